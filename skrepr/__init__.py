@@ -1,0 +1,20 @@
+"""Representation learning for tables, in scikit-learn's way.
+
+Autoencoders, variational autoencoders and contrastive learning as transformers that
+slot into pipelines and grid searches, and outlier detection from their scores.
+"""
+
+from skrepr._autoencoder import AutoencoderTransformer
+from skrepr._contrastive import ContrastiveTransformer
+from skrepr._outlier import OutlierDetector
+from skrepr._vae import VAETransformer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AutoencoderTransformer",
+    "ContrastiveTransformer",
+    "OutlierDetector",
+    "VAETransformer",
+    "__version__",
+]

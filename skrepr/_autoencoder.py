@@ -1,0 +1,259 @@
+"""The autoencoder: learn codes from which the rows can be reconstructed."""
+
+import torch
+from torch import nn
+
+from skrepr._base import BaseTorchTransformer, DecodesMixin
+from skrepr.augmentations import Augmentation
+from skrepr.likelihoods import Likelihood
+from skrepr.parts import part_constraint
+from skrepr.penalties import Penalty
+
+
+class AutoencoderModule(nn.Module):
+    """Reconstruct a row from the code of its augmented copy.
+
+    The loss is the mean over rows and varying columns of the likelihood's cost of x
+    given decoder(encoder(augment(x))), plus the penalty of the codes.
+    """
+
+    warmup = 0.0
+
+    def __init__(self, encoder, decoder, likelihood, augment, penalty, columns, k):
+        super().__init__()
+        self.n_components = k
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.augment = augment
+        self.penalty = penalty
+        self.n_varying = max(1, int(columns.varies.sum()))
+
+    def loss(self, batch):
+        x = batch.x
+        noisy = x if self.augment is None else self.augment(x, batch.generator)
+        z = self.encoder(noisy)
+        cost = self.likelihood.cost(x, self.decoder(z))
+        terms = {"reconstruction": cost.sum() / (len(x) * self.n_varying)}
+        if self.penalty is not None:
+            terms["penalty"] = self.penalty(z)
+        return terms
+
+    def after_step(self):
+        pass
+
+    def encode(self, x):
+        return self.encoder(x)
+
+    def decode(self, z):
+        return self.likelihood.mean(self.decoder(z))
+
+    def reconstruct(self, x):
+        return self.decode(self.encode(x))
+
+
+class AutoencoderTransformer(DecodesMixin, BaseTorchTransformer):
+    """Autoencoder: codes from which rows can be reconstructed, and anomaly scores.
+
+    An encoder network maps a row to ``n_components`` numbers, a decoder network maps
+    them back, and both are trained to make the reconstruction close. With an
+    augmentation the encoder sees a changed row and has to undo the change (denoising).
+    Rows unlike the training rows are reconstructed badly, which `score_samples` makes
+    an anomaly score of.
+
+    Columns may come in any units: they are standardised inside, and reconstructions go
+    back to the user's units.
+
+    Parameters
+    ----------
+    n_components : int, default=16
+        Length of the code. It may exceed the number of features.
+    backbone : {"mlp"} or Backbone, default="mlp"
+        The network, see :class:`~skrepr.backbones.MLP`.
+    likelihood : {"gaussian", "bernoulli"} or Likelihood, default="gaussian"
+        What is minimised: the squared error of the standardised columns, or the binary
+        cross-entropy of columns in [0, 1].
+    augmentation : {"gaussian_noise", "feature_masking", "feature_corruption"}, \
+            Augmentation or None, default="gaussian_noise"
+        Change of the encoder's input that is to be undone. None trains a plain
+        autoencoder.
+    penalty : {"l1"}, Penalty or None, default=None
+        Penalty on the code. "l1" gives sparse codes.
+    standardize : bool, default=True
+        Whether the network sees centred columns of unit variance. Otherwise it sees
+        the user's own values.
+    max_iter : int or "auto", default="auto"
+        Number of epochs. "auto" takes as many as give 1000 steps, at least one.
+    batch_size : int, default=256
+        Largest number of rows in a step. An epoch is split evenly.
+    learning_rate : float, default=1e-3
+        Peak learning rate of AdamW: it rises during the first tenth of the steps and
+        falls to zero along a cosine.
+    weight_decay : float, default=0.0
+        Decoupled weight decay of the weight matrices.
+    early_stopping : bool, default=False
+        Whether to stop when the loss on a validation split no longer improves, and to
+        keep the weights of the best epoch.
+    validation_fraction : float, default=0.1
+        Share of the rows held out when ``early_stopping=True``; at least two rows.
+    n_iter_no_change : int or "auto", default="auto"
+        Epochs without improvement after which early stopping ends the fit. "auto" is a
+        tenth of the epochs, at least 10.
+    tol : float, default=1e-4
+        Decrease of the validation loss that counts as an improvement.
+    device : str, default="auto"
+        Where to train: "cpu", "cuda", "cuda:1", "mps", ... "auto" takes a GPU if there
+        is one.
+    random_state : int, RandomState instance or None, default=None
+        Determines initial weights, order of rows, noise and validation split. Pass an
+        int for the same result every time. No global random state is changed (None
+        draws one number from NumPy's, as everywhere in scikit-learn).
+    verbose : int, default=0
+        1 shows a progress bar, 2 prints a line per epoch.
+
+    Attributes
+    ----------
+    history_ : dict of str to list of float
+        Per epoch: "loss" and its terms "reconstruction" and, if there is a penalty,
+        "penalty"; with early stopping the same for the validation split, under
+        "validation_loss", "validation_reconstruction", ...
+    n_iter_ : int
+        Number of epochs run.
+    module_ : torch.nn.Module
+        The trained network: on the CPU, float32, in eval mode.
+    table_ : Table
+        What is known of the columns; ``table_.get_state()`` is JSON-able.
+    device_ : str
+        Device the network was trained on.
+    n_features_in_ : int
+        Number of features seen during `fit`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the features seen during `fit`, if all were strings.
+
+    See Also
+    --------
+    VAETransformer : Codes with a prior, log-likelihoods and new rows.
+    OutlierDetector : Turns `score_samples` into a detector with a threshold.
+
+    References
+    ----------
+    Vincent, Larochelle, Bengio and Manzagol, "Extracting and Composing Robust Features
+    with Denoising Autoencoders", ICML 2008.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from skrepr import AutoencoderTransformer
+    >>> X = load_breast_cancer().data
+    >>> ae = AutoencoderTransformer(n_components=4, max_iter=5, random_state=0).fit(X)
+    >>> ae.transform(X).shape
+    (569, 4)
+    >>> ae.score_samples(X).shape
+    (569,)
+    >>> ae.reconstruction_error(X).shape
+    (569, 30)
+    """
+
+    _part_kinds: dict = {
+        **BaseTorchTransformer._part_kinds,
+        "likelihood": Likelihood,
+        "augmentation": Augmentation,
+        "penalty": Penalty,
+    }
+
+    _parameter_constraints: dict = {
+        **BaseTorchTransformer._parameter_constraints,
+        "likelihood": part_constraint(Likelihood),
+        "augmentation": part_constraint(Augmentation, optional=True),
+        "penalty": part_constraint(Penalty, optional=True),
+    }
+
+    def __init__(
+        self,
+        n_components=16,
+        *,
+        backbone="mlp",
+        likelihood="gaussian",
+        augmentation="gaussian_noise",
+        penalty=None,
+        standardize=True,
+        max_iter="auto",
+        batch_size=256,
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change="auto",
+        tol=1e-4,
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.backbone = backbone
+        self.likelihood = likelihood
+        self.augmentation = augmentation
+        self.penalty = penalty
+        self.standardize = standardize
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _build_module(self, columns):
+        backbone = self._part("backbone")
+        likelihood = self._part("likelihood").build(columns, noise=False)
+        augmentation = self._part("augmentation")
+        return AutoencoderModule(
+            backbone.encoder(len(columns), self.n_components),
+            backbone.decoder(self.n_components, likelihood.n_outputs),
+            likelihood,
+            None if augmentation is None else augmentation.build(columns),
+            self._part("penalty"),
+            columns,
+            self.n_components,
+        )
+
+    def score_samples(self, X):
+        """Score rows: the higher, the more normal.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training rows.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,), float64
+            Minus the mean of `reconstruction_error` over the features. The same for a
+            row whatever rows stand beside it.
+        """
+        return -self.reconstruction_error(X).mean(axis=1)
+
+    def score(self, X, y=None):
+        """Score the reconstruction of X as a whole.
+
+        It may compare augmentations, penalties, backbones and training parameters, but
+        is no guide to ``n_components``: a longer code always wins.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training rows.
+        y : Ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        score : float
+            Minus the mean squared reconstruction error of the standardised columns: 0
+            is perfect, -1 is what predicting every column's mean gives.
+        """
+        return float(self.score_samples(X).mean())

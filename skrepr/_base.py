@@ -1,0 +1,278 @@
+"""What the transformers share: validate, tabulate, build, train, store; and inference.
+
+An estimator adds to `BaseTorchTransformer` its own parameters, ``_build_module`` and its
+verbs. Its module is only ever handed rows of the matrix of ``table_``.
+"""
+
+import math
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from skrepr._sklearn import Interval, StrOptions, fit_context
+from skrepr._table import Table
+from skrepr._torch import Seeded, apply, for_inference, generators, resolve_device
+from skrepr._training import EvenSplit, ResidentSource, Trainer, train
+from skrepr.backbones import Backbone
+from skrepr.parts import TakesParts, part_constraint
+
+
+class BaseTorchTransformer(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, TakesParts
+):
+    """Base class of the transformers."""
+
+    _part_kinds: dict = {"backbone": Backbone}
+
+    _parameter_constraints: dict = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "backbone": part_constraint(Backbone),
+        "standardize": ["boolean"],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    #: Steps that ``max_iter="auto"`` stands for, rounded up to whole epochs.
+    _auto_steps = 1000
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Learn the representation.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows, at least two, in any units. Numbers only, none missing.
+        y : Ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        self : object
+            Fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or X is not as documented, or if the loss becomes NaN. The
+            estimator is then as it was before the call; but if ``early_stopping`` had
+            found a best epoch before the loss became NaN, it keeps that one's weights.
+        """
+        before = vars(self).copy()
+        try:
+            stopped = self._fit(X)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+        if stopped is not None:
+            raise stopped
+        return self
+
+    def transform(self, X):
+        """Map rows to their codes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training rows.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_components)
+            Codes, float32 for float32 X, else float64. The same for a row whatever rows
+            stand beside it. `set_output` makes it a DataFrame.
+        """
+        return self._apply("encode", self._to_matrix(X))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    @property
+    def _n_features_out(self):
+        return self.module_.n_components
+
+    # What an estimator adds or overrides.
+
+    def _build_module(self, columns):
+        """Build the module for a column layout, with fresh weights."""
+        raise NotImplementedError
+
+    def _check_rows(self, X, module):
+        """Raise if the module cannot take these values (user's units)."""
+
+    # The way in: rows of the user to a fitted module.
+
+    def _fit(self, X):
+        original = X
+        X = validate_data(
+            self, X, dtype=[np.float64, np.float32], ensure_min_samples=2
+        )
+        device = resolve_device(self.device)
+        table = Table.fit(X, standardize=self.standardize, original=original)
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        initial, generator, split = generators(seed, device)
+        with Seeded(initial):
+            module = self._build_module(table.columns)
+        self._check_rows(X, module)
+        module.to(device)
+
+        training, validation = self._split(len(X), split)
+        matrix = table.to_matrix(X, np.float32)
+        source, sampler = self._rows_for(matrix, training, device)
+        trainer = Trainer(
+            module,
+            generator,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+        )
+        max_iter = self.max_iter
+        if max_iter == "auto":
+            max_iter = math.ceil(self._auto_steps / len(sampler))
+        stopped = train(
+            trainer,
+            source,
+            sampler,
+            max_iter=max_iter,
+            validation=(
+                None
+                if validation is None
+                else self._rows_for(matrix, validation, device)
+            ),
+            n_iter_no_change=(
+                None if self.n_iter_no_change == "auto" else self.n_iter_no_change
+            ),
+            tol=self.tol,
+            verbose=int(self.verbose),
+            name=type(self).__name__,
+        )
+        self.table_ = table
+        self.module_ = module.cpu().eval().requires_grad_(False)
+        self.device_ = str(device)
+        self.history_ = trainer.history
+        self.n_iter_ = len(trainer.history["loss"])
+        return stopped
+
+    def _split(self, n_samples, rng):
+        """Return the numbers of the rows to train and to validate on."""
+        if not self.early_stopping:
+            return None, None
+        n_validation = max(2, round(self.validation_fraction * n_samples))
+        if n_samples - n_validation < 2:
+            raise ValueError(
+                "early_stopping=True needs at least 2 rows to train and 2 to validate "
+                f"on, but n_samples={n_samples} with validation_fraction="
+                f"{self.validation_fraction} leaves {max(n_samples - n_validation, 0)} "
+                "to train on. Give more rows, or set early_stopping=False."
+            )
+        order = rng.permutation(n_samples)
+        return order[n_validation:], order[:n_validation]
+
+    def _rows_for(self, matrix, index, device):
+        rows = torch.from_numpy(matrix if index is None else matrix[index]).to(device)
+        return ResidentSource(rows), EvenSplit(len(rows), self.batch_size)
+
+    # Inference, on a copy of the module: the fitted one is never changed.
+
+    def _validate_rows(self, X):
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        self._check_rows(X, self.module_)
+        return X
+
+    def _to_matrix(self, X):
+        return self.table_.to_matrix(self._validate_rows(X))
+
+    def _apply(self, verb, matrix, **options):
+        """Evaluate a method of the module, by its name, on rows of the matrix."""
+        module = for_inference(self.module_, self.device_, matrix.dtype)
+        return apply(module, getattr(module, verb), matrix, **options)
+
+
+class DecodesMixin:
+    """The way back, for transformers whose module can ``decode``."""
+
+    def inverse_transform(self, Z):
+        """Map codes back to rows in the user's units.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, n_components)
+            Codes, as `transform` returns them.
+
+        Returns
+        -------
+        X : ndarray or DataFrame of shape (n_samples, n_features)
+            The expected row of every code, in the container the estimator was fitted
+            on (array, pandas or polars) and its columns' units. A column that was
+            constant in training has its one value.
+
+        Raises
+        ------
+        ValueError
+            If Z does not have `n_components` columns.
+        """
+        check_is_fitted(self)
+        codes = check_array(Z, dtype=[np.float64, np.float32])
+        if codes.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"Z has {codes.shape[1]} columns, but {type(self).__name__} was fitted "
+                f"with n_components={self._n_features_out}. Expected codes as "
+                "transform returns them."
+            )
+        matrix = self._apply("decode", codes)
+        return self._to_rows(matrix, codes.dtype, like=Z)
+
+    def reconstruction_error(self, X):
+        """Compute how badly every value of a row is reconstructed.
+
+        The columns with the largest errors are those that make a row strange.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training rows.
+
+        Returns
+        -------
+        errors : ndarray of shape (n_samples, n_features), float64
+            Squared differences between X and its reconstruction, in units of the
+            column's variance in the training rows: 1 is the error of predicting the
+            column's mean. A column that was constant in training counts its squared
+            difference from that value in the user's units.
+        """
+        X = self._validate_rows(X)
+        columns = self.table_.columns
+        matrix = self.table_.to_matrix(X)
+        residuals = matrix - self._apply("reconstruct", matrix)
+        with np.errstate(over="ignore"):  # an infinite error is what it is
+            errors = np.square(residuals / np.where(columns.varies, columns.std, 1.0))
+            constant = ~columns.varies
+            errors[:, constant] = np.square(X[:, constant] - columns.center[constant])
+        return errors
+
+    def _check_rows(self, X, module):
+        module.likelihood.check(X)
+
+    def _to_rows(self, matrix, dtype, like=None):
+        """Bring rows of the matrix to the user: units, allowed values, container."""
+        X = self.module_.likelihood.restore(self.table_.from_matrix(matrix))
+        return self.table_.wrap(X.astype(dtype, copy=False), like)

@@ -1,0 +1,226 @@
+"""The border between the user's columns and the float32 matrix the modules see."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the parts know of the matrix: one entry for every column.
+
+    Attributes
+    ----------
+    center, scale : ndarray of shape (n_columns,), float64
+        A value of the matrix times `scale` plus `center` is in the user's units.
+    mean, std : ndarray of shape (n_columns,), float64
+        Of the training rows, in units of the matrix: 0 and 1 where it is standardised.
+    varies : ndarray of shape (n_columns,), bool
+        False where the training rows held a single value. The matrix is 0 there.
+    names : list
+        The names to use in messages.
+    """
+
+    center: np.ndarray
+    scale: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    varies: np.ndarray
+    names: list
+
+    def __len__(self):
+        return len(self.scale)
+
+
+class Table:
+    """Standardise columns in float64, before the cast to float32, and go back.
+
+    Parameters
+    ----------
+    mean, std : ndarray of shape (n_columns,), float64
+        Of the training rows, in the user's units. A column that held a single value
+        has the standard deviation 0.
+    standardize : bool
+        Whether the matrix is standardised or holds the user's own values.
+    container : {"array", "pandas", "polars"}
+        What the training rows came in, and decoded rows go back to.
+    names : list or None
+        Names of the columns; None for an array.
+    """
+
+    def __init__(self, mean, std, standardize, container, names):
+        self.mean = mean
+        self.std = std
+        self.standardize = standardize
+        self.container = container
+        self.names = names
+        self.varies = std > 0
+        scaled = self.varies if standardize else np.zeros_like(self.varies)
+        self.center = np.where(scaled | ~self.varies, mean, 0.0)
+        self.scale = np.where(scaled, std, 1.0)
+
+    @classmethod
+    def fit(cls, X, *, standardize, original):
+        """Learn mean and standard deviation of every column.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_columns)
+            Checked: floating point and finite.
+        standardize : bool
+            Whether the matrix is to be centred and scaled to unit variance.
+        original : array-like or DataFrame
+            What the user passed: it decides on the container of decoded rows.
+
+        Returns
+        -------
+        Table
+        """
+        container, names = _container(original)
+        low, high = X.min(axis=0).astype(float), X.max(axis=0).astype(float)
+        largest = np.maximum(np.abs(low), np.abs(high))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = X.mean(axis=0, dtype=np.float64)
+            std = X.std(axis=0, dtype=np.float64)
+            # The spread that rounding alone can give to equal values is no signal.
+            constant = high - low <= 10 * np.finfo(np.float64).eps * largest
+        too_large = ~np.isfinite(mean) | ~np.isfinite(std)
+        if too_large.any():
+            j = int(np.flatnonzero(too_large)[0])
+            raise ValueError(
+                f"Column {names[j] if names else j!r} holds values up to "
+                f"{largest[j]:.1e}, too large for a variance in float64. Expected "
+                "values below about 1e150 in size: rescale the column or take its "
+                "logarithm."
+            )
+        mean = np.where(constant, X[0], mean)
+        std = np.where(constant, 0.0, std)
+        return cls(mean, std, standardize, container, names)
+
+    @property
+    def columns(self):
+        """The layout of the matrix, for the parts."""
+        names = self.names if self.names else list(range(len(self.scale)))
+        return Columns(
+            center=self.center,
+            scale=self.scale,
+            mean=(self.mean - self.center) / self.scale,
+            std=self.std / self.scale,
+            varies=self.varies,
+            names=names,
+        )
+
+    def to_matrix(self, X, dtype=None):
+        """Map rows in the user's units to the matrix.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_columns)
+        dtype : numpy dtype, optional
+            Of the result; by default X's own.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_columns)
+            A fresh array. Columns that did not vary in training are 0.
+        """
+        matrix = np.empty(X.shape, X.dtype if dtype is None else dtype)
+        for rows in _blocks(len(X)):
+            block = X[rows] - self.center  # float64, whatever X is
+            block /= self.scale
+            block[:, ~self.varies] = 0.0
+            matrix[rows] = block
+        return matrix
+
+    def from_matrix(self, matrix):
+        """Map rows of the matrix back to the user's units.
+
+        Parameters
+        ----------
+        matrix : ndarray of shape (n_samples, n_columns)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_columns), float64
+            Columns that did not vary in training hold their one value.
+        """
+        X = matrix * self.scale
+        X += self.center
+        X[:, ~self.varies] = self.center[~self.varies]
+        return X
+
+    def wrap(self, X, like=None):
+        """Put decoded rows into the container the training rows came in.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_columns)
+        like : object, optional
+            If it is a pandas object, the rows take its index.
+
+        Returns
+        -------
+        ndarray, pandas.DataFrame or polars.DataFrame
+        """
+        if self.container == "pandas":
+            import pandas as pd
+
+            return pd.DataFrame(X, columns=self.names, index=_pandas_index(like))
+        if self.container == "polars":
+            import polars as pl
+
+            return pl.DataFrame(X, schema=self.names, orient="row")
+        return X
+
+    def get_state(self):
+        """Return the fitted state as values JSON can hold.
+
+        Returns
+        -------
+        dict
+        """
+        return {
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+            "standardize": self.standardize,
+            "container": self.container,
+            "names": self.names,
+        }
+
+    @classmethod
+    def from_state(cls, state):
+        """Rebuild a table from what `get_state` returned.
+
+        Parameters
+        ----------
+        state : dict
+
+        Returns
+        -------
+        Table
+        """
+        return cls(
+            np.asarray(state["mean"], float),
+            np.asarray(state["std"], float),
+            state["standardize"],
+            state["container"],
+            state["names"],
+        )
+
+
+def _blocks(n_rows, size=65_536):
+    """Cut rows into slices, so that float64 intermediates stay small."""
+    return [slice(start, start + size) for start in range(0, n_rows, size)]
+
+
+def _container(X):
+    """Name the container of X and list its columns' names."""
+    library = type(X).__module__.partition(".")[0]
+    if library in ("pandas", "polars") and hasattr(X, "columns"):
+        return library, list(X.columns)
+    return "array", None
+
+
+def _pandas_index(like):
+    library = type(like).__module__.partition(".")[0]
+    return like.index if library == "pandas" else None

@@ -1,0 +1,187 @@
+"""The border between NumPy and torch: devices, random numbers, batched evaluation."""
+
+import copy
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+def resolve_device(device):
+    """Turn the ``device`` parameter of an estimator into a ``torch.device``.
+
+    Parameters
+    ----------
+    device : str
+        "auto" (CUDA, else MPS, else the CPU) or the name of a torch device.
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or there is no such device on this machine.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device={device!r} is not the name of a device. Use 'auto', 'cpu', "
+            "'cuda', 'cuda:1' (a second GPU) or 'mps'."
+        ) from error
+    if not _is_present(resolved):
+        raise ValueError(
+            f"device={device!r} was asked for, but torch finds no such device on this "
+            "machine. Use device='auto' to take the best one there is, or "
+            "device='cpu'."
+        )
+    return resolved
+
+
+def _is_present(device):
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    return device.type == "cpu"
+
+
+class Seeded(TorchDispatchMode):
+    """Let every random operation of this thread draw from one generator.
+
+    Initialisers, ``torch.randn`` or a dropout layer have no generator of their own and
+    draw from torch's global one. Inside ``with Seeded(generator):`` they draw from
+    `generator` instead, in this thread only: nothing global is read, seeded or
+    restored, so fits may run side by side and other threads see no difference.
+
+    Parameters
+    ----------
+    generator : torch.Generator
+        On the device the operations run on.
+
+    Attributes
+    ----------
+    drew : bool
+        Whether an operation without a generator of its own was met so far.
+    """
+
+    def __init__(self, generator):
+        super().__init__()
+        self.generator = generator
+        self.drew = False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if (
+            torch.Tag.nondeterministic_seeded not in func.tags
+            or kwargs.get("generator") is not None
+        ):
+            return func(*args, **kwargs)
+        self.drew = True
+        if func is torch.ops.aten.native_dropout.default:  # the fused one, on a GPU
+            return self._dropout(*args, **kwargs)
+        if all(argument.name != "generator" for argument in func._schema.arguments):
+            overload = func._overloadname
+            name = "generator" if overload == "default" else f"{overload}_generator"
+            func = getattr(func.overloadpacket, name)
+        return func(*args, **kwargs | {"generator": self.generator})
+
+    def _dropout(self, x, p, train):
+        keep = torch.ones_like(x, dtype=torch.bool)
+        if not train or p == 0:
+            return x.clone(), keep
+        keep.bernoulli_(1 - p, generator=self.generator)
+        return x * keep * (1 / (1 - p) if p < 1 else 0.0), keep
+
+
+def generators(seed, device):
+    """Make the independent streams of random numbers of one fit.
+
+    Parameters
+    ----------
+    seed : int
+    device : torch.device
+
+    Returns
+    -------
+    initial : torch.Generator
+        On the CPU, for the weights: the same initial weights on every device.
+    training : torch.Generator
+        On `device`, for the order of the rows, noise, corruption and dropout.
+    split : numpy.random.Generator
+        For the validation split.
+    """
+    seeds = np.random.SeedSequence(seed).generate_state(3, np.uint64) >> np.uint64(1)
+    return (
+        torch.Generator().manual_seed(int(seeds[0])),
+        torch.Generator(device).manual_seed(int(seeds[1])),
+        np.random.default_rng(seeds[2]),
+    )
+
+
+def for_inference(module, device, dtype):
+    """Copy a fitted module to where, and to the precision in which, it is evaluated.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        At rest: on the CPU, float32, in eval mode. It is not touched.
+    device : str
+        The device of the fit. The CPU takes its place where it is missing.
+    dtype : numpy.dtype
+        Of the input. float64 falls back to float32 where a device has no float64.
+
+    Returns
+    -------
+    torch.nn.Module
+    """
+    device = torch.device(device)
+    if not _is_present(device):
+        device = torch.device("cpu")
+    precise = np.dtype(dtype) == np.float64 and device.type != "mps"
+    return copy.deepcopy(module).to(device, torch.float64 if precise else torch.float32)
+
+
+def apply(module, function, matrix, *, max_cells=2**21, cells_per_row=None):
+    """Evaluate a function of a module on a NumPy matrix, a bounded batch at a time.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        As `for_inference` returns it.
+    function : callable
+        Maps a tensor (n, n_columns) to a tensor whose first axis has length n.
+    matrix : ndarray of shape (n_samples, n_columns)
+    max_cells : int
+        Bound on the number of intermediate values of a batch.
+    cells_per_row : int, optional
+        Intermediate values a row needs at its widest. By default the widest weight
+        matrix of the module decides.
+
+    Returns
+    -------
+    ndarray of the dtype of `matrix`
+    """
+    weight = next(module.parameters())
+    if cells_per_row is None:
+        cells_per_row = max(max(p.shape, default=1) for p in module.parameters())
+    step = max(1, max_cells // max(cells_per_row, 1))
+    with torch.inference_mode():
+        batches = [
+            function(to_tensor(matrix[start : start + step], weight)).cpu().numpy()
+            for start in range(0, len(matrix), step)
+        ]
+    return np.concatenate(batches).astype(matrix.dtype, copy=False)
+
+
+def to_tensor(matrix, like):
+    """Copy a NumPy matrix to the device and precision of the tensor `like`."""
+    return torch.as_tensor(np.ascontiguousarray(matrix)).to(like)

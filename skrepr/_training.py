@@ -1,0 +1,366 @@
+"""The only optimisation loop: batches, samplers, the step, history, early stopping.
+
+`train` knows nothing of the estimators. It drives a module by four names:
+
+- ``loss(batch)`` returns named 0-d terms, each a mean over rows, that sum to the loss;
+- ``after_step()``, called after every step (momentum encoders, queues);
+- ``warmup``, the fraction of training during which the loss itself changes: early
+  stopping does not lose patience before its end;
+- ``train()`` and ``eval()``, as of any torch module.
+"""
+
+import copy
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from skrepr._torch import Seeded
+
+_WARMUP = 0.1  # share of the steps in which the learning rate rises
+_LEAST_PATIENCE = 10  # epochs early stopping waits at least
+
+
+@dataclass
+class Batch:
+    """What a module sees of a step.
+
+    Attributes
+    ----------
+    x : torch.Tensor of shape (n, n_columns)
+    y : torch.Tensor of shape (n,) or None
+    index : torch.Tensor of shape (n,)
+        Numbers of the rows in the source.
+    progress : torch.Tensor
+        A 0-d tensor: the fraction of training done, in [0, 1].
+    generator : torch.Generator
+        For every random number of the step.
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor | None
+    index: torch.Tensor
+    progress: torch.Tensor
+    generator: torch.Generator
+
+
+class ResidentSource:
+    """Rows that lie on the device as a whole.
+
+    Parameters
+    ----------
+    x : torch.Tensor of shape (n_samples, n_columns)
+    y : torch.Tensor of shape (n_samples,), optional
+    """
+
+    def __init__(self, x, y=None):
+        self.x = x
+        self.y = y
+
+    def __len__(self):
+        return len(self.x)
+
+    @property
+    def device(self):
+        """Where the rows lie."""
+        return self.x.device
+
+    def rows(self, index):
+        """Return x and y of the rows of an index tensor."""
+        y = None if self.y is None else self.y[index]
+        return self.x[index], y
+
+
+class EvenSplit:
+    """Cut every epoch into batches of equal size, give or take one row.
+
+    No row is skipped and no batch has a single row, so batch normalisation and
+    contrast are always defined.
+
+    Parameters
+    ----------
+    n_samples : int
+    batch_size : int
+        The largest size of a batch; 3 if it is 2 and `n_samples` is odd.
+    """
+
+    def __init__(self, n_samples, batch_size):
+        self.n_samples = n_samples
+        fewest = math.ceil(n_samples / batch_size)
+        self.n_batches = max(1, min(fewest, n_samples // 2))
+
+    def __len__(self):
+        return self.n_batches
+
+    def epoch(self, generator):
+        """Return the index tensors of one epoch, in random order."""
+        order = torch.randperm(
+            self.n_samples, generator=generator, device=generator.device
+        )
+        return order.tensor_split(self.n_batches)
+
+    def in_order(self, device):
+        """Return the index tensors of one pass in the order of the rows."""
+        return torch.arange(self.n_samples, device=device).tensor_split(self.n_batches)
+
+
+def one_cycle(progress):
+    """Return the factor of the learning rate: linear warm-up, then a cosine to 0.
+
+    Parameters
+    ----------
+    progress : float
+        The fraction of training done, in [0, 1].
+
+    Returns
+    -------
+    float
+    """
+    if progress < _WARMUP:
+        return progress / _WARMUP
+    return 0.5 * (1 + math.cos(math.pi * (progress - _WARMUP) / (1 - _WARMUP)))
+
+
+class TrainingError(ValueError):
+    """The loss became NaN or infinite."""
+
+
+class Trainer:
+    """Module, optimiser, generator and history of one training.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        On its device, with the methods named at the top of this file.
+    generator : torch.Generator
+        On the same device.
+    learning_rate, weight_decay : float
+        Of AdamW, the former at its peak. Only matrices decay: scales and biases
+        do not.
+
+    Attributes
+    ----------
+    history : dict of str to list of float
+        Per epoch: ``loss`` and its terms, ``validation_loss`` and its terms.
+    """
+
+    def __init__(self, module, generator, *, learning_rate, weight_decay):
+        self.module = module
+        self.generator = generator
+        self.learning_rate = learning_rate
+        self.history: dict[str, list[float]] = {}
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in parameters if p.ndim >= 2]},
+                {
+                    "params": [p for p in parameters if p.ndim < 2],
+                    "weight_decay": 0.0,
+                },
+            ],
+            lr=learning_rate,
+            weight_decay=weight_decay,
+            fused=True,
+        )
+        # Layers that draw random numbers by themselves are found in the first epoch.
+        self._seeded: Seeded | nullcontext = Seeded(generator)
+
+    def step(self, batch, rate):
+        """Take one step of the optimiser.
+
+        Parameters
+        ----------
+        batch : Batch
+        rate : float
+            Factor of the learning rate.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            The terms of the loss, detached.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * rate
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._seeded:
+            terms = self.module.loss(batch)
+            sum(terms.values()).backward()
+        self.optimizer.step()
+        self.module.after_step()
+        return {name: term.detach() for name, term in terms.items()}
+
+    def stop_seeding_if_unused(self):
+        """Drop the interception of random operations if it met none."""
+        if isinstance(self._seeded, Seeded) and not self._seeded.drew:
+            self._seeded = nullcontext()
+
+    def record(self, prefix, means):
+        """Append one epoch's means of the loss terms to the history."""
+        for name, value in {"loss": sum(means.values()), **means}.items():
+            self.history.setdefault(prefix + name, []).append(value)
+
+
+def train(
+    trainer,
+    source,
+    sampler,
+    *,
+    max_iter,
+    validation=None,
+    n_iter_no_change=None,
+    tol=0.0,
+    verbose=0,
+    name="",
+):
+    """Train a module until `max_iter` epochs are done or validation stops improving.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    source : ResidentSource
+        The rows to train on: a length and ``rows(index)``.
+    sampler : EvenSplit
+        Cuts an epoch into index tensors.
+    max_iter : int
+        Number of epochs.
+    validation : tuple of (ResidentSource, EvenSplit), optional
+        Rows to validate on after every epoch: in eval mode, with the same noise and
+        views every time, and with the loss as it is at the end of training.
+    n_iter_no_change : int, optional
+        Epochs without an improvement of the validation loss after which to stop.
+        By default a tenth of `max_iter`, at least 10.
+    tol : float
+        What counts as an improvement.
+    verbose : int
+        1 draws a progress bar, 2 prints a line per epoch.
+    name : str
+        What to call the training in progress reports.
+
+    Returns
+    -------
+    BaseException or None
+        What cut the training short, a `TrainingError` or KeyboardInterrupt, if
+        validation had found a best state before: the module then holds that state.
+        Without such a state the exception is raised.
+    """
+    module = trainer.module
+    best = _Best(tol) if validation is not None else None
+    if n_iter_no_change is None:
+        n_iter_no_change = max(_LEAST_PATIENCE, math.ceil(max_iter / 10))
+    n_steps = max_iter * len(sampler)
+    stopped = None
+    with tqdm(total=n_steps, desc=name, disable=verbose != 1, leave=False) as bar:
+        try:
+            for epoch in range(max_iter):
+                _train_epoch(trainer, source, sampler, epoch, n_steps, bar)
+                if best is not None:
+                    _validate(trainer, *validation)
+                    best.update(module, trainer.history["validation_loss"], epoch)
+                _report(trainer.history, epoch, max_iter, bar, verbose, name)
+                warm = epoch + 1 > math.ceil(module.warmup * max_iter)
+                if best is not None and best.wait(epoch, warm) >= n_iter_no_change:
+                    break
+        except (KeyboardInterrupt, TrainingError) as error:
+            if best is None or best.state is None:
+                raise
+            stopped = error
+    if best is not None:
+        if best.state is None:
+            raise TrainingError(
+                "The validation loss was not finite in any epoch. Expected a finite "
+                "loss. Look for extreme values in X, or set early_stopping=False."
+            )
+        module.load_state_dict(best.state)
+    if isinstance(stopped, TrainingError):
+        stopped = TrainingError(
+            f"{stopped} The estimator keeps the weights of epoch {best.epoch + 1}, the "
+            "best on the validation split, and can be used."
+        )
+    return stopped
+
+
+def _train_epoch(trainer, source, sampler, epoch, n_steps, bar):
+    trainer.module.train()
+    first = epoch * len(sampler)
+    progress = torch.arange(first, first + len(sampler), device=source.device) / n_steps
+    totals: dict[str, torch.Tensor] = {}
+    for i, index in enumerate(sampler.epoch(trainer.generator)):
+        x, y = source.rows(index)
+        batch = Batch(x, y, index, progress[i], trainer.generator)
+        terms = trainer.step(batch, one_cycle((first + i + 0.5) / n_steps))
+        _accumulate(totals, terms, len(index))
+        bar.update()
+    trainer.stop_seeding_if_unused()
+    means = _means(totals, len(source))
+    trainer.record("", means)
+    if not math.isfinite(sum(means.values())):
+        shown = ", ".join(f"{name}={value:.3g}" for name, value in means.items())
+        raise TrainingError(
+            f"The training loss is no longer finite in epoch {epoch + 1} ({shown}). "
+            "Expected a finite loss. Lower learning_rate (it is "
+            f"{trainer.learning_rate:g}), leave standardize=True, and look for extreme "
+            "values in X."
+        )
+
+
+@torch.no_grad()
+def _validate(trainer, source, sampler):
+    trainer.module.eval()
+    # The same noise in every epoch, so that losses differ by the weights alone.
+    generator = torch.Generator(source.device).manual_seed(0)
+    finished = torch.ones((), device=source.device)
+    totals: dict[str, torch.Tensor] = {}
+    for index in sampler.in_order(source.device):
+        x, y = source.rows(index)
+        terms = trainer.module.loss(Batch(x, y, index, finished, generator))
+        _accumulate(totals, terms, len(index))
+    trainer.record("validation_", _means(totals, len(source)))
+
+
+def _accumulate(totals, terms, n_rows):
+    for name, term in terms.items():
+        weighted = term * n_rows
+        totals[name] = totals[name] + weighted if name in totals else weighted
+
+
+def _means(totals, n_rows):
+    """Bring the sums over rows from the device, in one copy."""
+    values = torch.stack(list(totals.values())).tolist()
+    return {name: value / n_rows for name, value in zip(totals, values, strict=True)}
+
+
+class _Best:
+    """The best validation loss so far, its weights, and the patience left."""
+
+    def __init__(self, tol):
+        self.tol = tol
+        self.loss = math.inf
+        self.epoch = 0
+        self.state = None
+        self._bar_to_clear = math.inf
+        self._last_improvement = 0
+
+    def update(self, module, losses, epoch):
+        loss = losses[-1]
+        if loss < self.loss:  # never true of NaN
+            self.loss, self.epoch = loss, epoch
+            self.state = copy.deepcopy(module.state_dict())
+        if loss < self._bar_to_clear - self.tol:
+            self._bar_to_clear = loss
+            self._last_improvement = epoch
+
+    def wait(self, epoch, warm):
+        """Count the epochs since the last improvement; none before the warm-up ends."""
+        if not warm:
+            self._last_improvement = epoch
+        return epoch - self._last_improvement
+
+
+def _report(history, epoch, max_iter, bar, verbose, name):
+    if verbose == 1:
+        bar.set_postfix({k: f"{v[-1]:.4g}" for k, v in history.items() if "loss" in k})
+    elif verbose >= 2:
+        shown = ", ".join(f"{key} {values[-1]:.5g}" for key, values in history.items())
+        print(f"{name}: epoch {epoch + 1}/{max_iter}, {shown}", flush=True)

@@ -1,0 +1,351 @@
+"""The variational autoencoder: a latent-variable model with densities and samples."""
+
+import math
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from skrepr._base import BaseTorchTransformer, DecodesMixin
+from skrepr._sklearn import Interval
+from skrepr._torch import apply
+from skrepr.likelihoods import Likelihood
+from skrepr.parts import part_constraint
+
+_LOG_VARIANCE_RANGE = (-12.0, 6.0)  # keeps exp and its gradient finite
+
+
+class VAEModule(nn.Module):
+    """Encoder q(z|x), decoder p(x|z) and the prior N(0, I).
+
+    The loss is minus the evidence lower bound (ELBO), a mean over rows of
+
+        - E_q[log p(x|z)]  +  weight * KL(q(z|x) || N(0, I)),
+
+    log-densities summed over columns and the KL divergence over latents. The weight
+    rises to beta while progress goes from 0 to `warmup`.
+    """
+
+    def __init__(self, encoder, decoder, likelihood, noise, beta, warmup):
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.register_buffer("noise", noise)  # (n_importance_samples, n_components)
+        self.beta = beta
+        self.warmup = warmup
+
+    @property
+    def n_components(self):
+        return self.noise.shape[1]
+
+    def posterior(self, x):
+        """Return mean and log-variance of q(z|x), each (n, n_components)."""
+        mean, log_variance = self.encoder(x).chunk(2, dim=1)
+        return mean, log_variance.clamp(*_LOG_VARIANCE_RANGE)
+
+    def loss(self, batch):
+        x = batch.x
+        mean, log_variance = self.posterior(x)
+        noise = torch.empty_like(mean).normal_(generator=batch.generator)
+        z = torch.addcmul(mean, noise, (0.5 * log_variance).exp())
+        log_prob = self.likelihood.log_prob(x, self.decoder(z))
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+        weight = self.beta
+        if self.warmup > 0:
+            weight = weight * (batch.progress / self.warmup).clamp(max=1)
+        return {
+            "reconstruction": -log_prob.sum() / len(x),
+            "kl": weight * (kl.sum() / len(x)),
+        }
+
+    def after_step(self):
+        pass
+
+    def encode(self, x):
+        return self.posterior(x)[0]
+
+    def decode(self, z):
+        return self.likelihood.mean(self.decoder(z))
+
+    def reconstruct(self, x):
+        return self.decode(self.encode(x))
+
+    def sample(self, z, generator):
+        return self.likelihood.sample(self.decoder(z), generator)
+
+    def log_weights(self, x):
+        """Return log p(x|z) + log p(z) - log q(z|x), shape (n_draws, n).
+
+        The draws z = mean + std * noise take the same noise for every row.
+        """
+        mean, log_variance = self.posterior(x)
+        noise = self.noise[:, None, :]
+        z = mean + (0.5 * log_variance).exp() * noise
+        output = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        log_ratio = 0.5 * (noise.square() - z.square() + log_variance)
+        return self.likelihood.log_prob(x, output).sum(-1) + log_ratio.sum(-1)
+
+    def log_prob(self, x):
+        """Return the importance-weighted bound of log p(x), shape (n,)."""
+        return self.log_weights(x).logsumexp(0) - math.log(len(self.noise))
+
+
+class VAETransformer(DecodesMixin, BaseTorchTransformer):
+    """Variational autoencoder: codes with a prior, log-likelihoods and new rows.
+
+    A latent-variable model: a code z is drawn from a standard normal distribution, and
+    a row from the likelihood whose parameters the decoder network computes from z. The
+    encoder network approximates the posterior of z given a row. Both are trained to
+    maximise the evidence lower bound (ELBO).
+
+    Columns may come in any units: they are standardised inside, and reconstructions,
+    samples and log-likelihoods are in the user's units.
+
+    Parameters
+    ----------
+    n_components : int, default=16
+        Length of the code. Latents the data have no use for stay at the prior.
+    backbone : {"mlp"} or Backbone, default="mlp"
+        The network, see :class:`~skrepr.backbones.MLP`.
+    likelihood : {"gaussian", "bernoulli"} or Likelihood, default="gaussian"
+        Distribution of a row given its code: normal around the decoder's output, with
+        one noise scale learned for all standardised columns, or Bernoulli for columns
+        in [0, 1].
+    beta : float, default=1.0
+        Weight of the KL divergence. Only 1 makes the loss the ELBO; larger values
+        regularise the codes (beta-VAE).
+    kl_warmup : float, default=0.2
+        Fraction of the training during which the weight of the KL divergence rises from
+        0 to `beta`.
+    n_importance_samples : int, default=32
+        Draws of the code behind each row's log-likelihood.
+    standardize : bool, default=True
+        Whether the network sees centred columns of unit variance. Otherwise it sees
+        the user's own values.
+    max_iter : int or "auto", default="auto"
+        Number of epochs. "auto" takes as many as give 1000 steps, at least one.
+    batch_size : int, default=256
+        Largest number of rows in a step. An epoch is split evenly.
+    learning_rate : float, default=1e-3
+        Peak learning rate of AdamW: it rises during the first tenth of the steps and
+        falls to zero along a cosine.
+    weight_decay : float, default=0.0
+        Decoupled weight decay of the weight matrices.
+    early_stopping : bool, default=False
+        Whether to stop when the loss on a validation split no longer improves, and to
+        keep the weights of the best epoch. Patience starts when the warm-up has ended.
+    validation_fraction : float, default=0.1
+        Share of the rows held out when ``early_stopping=True``; at least two rows.
+    n_iter_no_change : int or "auto", default="auto"
+        Epochs without improvement after which early stopping ends the fit. "auto" is a
+        tenth of the epochs, at least 10.
+    tol : float, default=1e-4
+        Decrease of the validation loss that counts as an improvement.
+    device : str, default="auto"
+        Where to train: "cpu", "cuda", "cuda:1", "mps", ... "auto" takes a GPU if there
+        is one.
+    random_state : int, RandomState instance or None, default=None
+        Determines initial weights, order of rows, noise and validation split. Pass an
+        int for the same result every time. No global random state is changed (None
+        draws one number from NumPy's, as everywhere in scikit-learn).
+    verbose : int, default=0
+        1 shows a progress bar, 2 prints a line per epoch.
+
+    Attributes
+    ----------
+    history_ : dict of str to list of float
+        Per epoch: "loss" (minus the ELBO, in standardised units) and its terms
+        "reconstruction" and "kl", the latter as weighted in the loss; with early
+        stopping the same for the validation split, under "validation_loss", ..., where
+        the KL divergence always has its full weight.
+    n_iter_ : int
+        Number of epochs run.
+    module_ : torch.nn.Module
+        The trained network: on the CPU, float32, in eval mode.
+    table_ : Table
+        What is known of the columns; ``table_.get_state()`` is JSON-able.
+    device_ : str
+        Device the network was trained on.
+    n_features_in_ : int
+        Number of features seen during `fit`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the features seen during `fit`, if all were strings.
+
+    See Also
+    --------
+    AutoencoderTransformer : Codes from which rows can be reconstructed.
+    OutlierDetector : Turns `score_samples` into a detector with a threshold.
+
+    References
+    ----------
+    Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014.
+
+    Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skrepr import VAETransformer
+    >>> X = load_iris(as_frame=True).data
+    >>> vae = VAETransformer(n_components=2, max_iter=5, random_state=0).fit(X)
+    >>> vae.transform(X).shape
+    (150, 2)
+    >>> vae.score_samples(X).shape
+    (150,)
+    >>> vae.sample(3, random_state=0).columns.tolist() == X.columns.tolist()
+    True
+    """
+
+    _part_kinds: dict = {
+        **BaseTorchTransformer._part_kinds,
+        "likelihood": Likelihood,
+    }
+
+    _parameter_constraints: dict = {
+        **BaseTorchTransformer._parameter_constraints,
+        "likelihood": part_constraint(Likelihood),
+        "beta": [Interval(Real, 0, None, closed="left")],
+        "kl_warmup": [Interval(Real, 0, 1, closed="both")],
+        "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_components=16,
+        *,
+        backbone="mlp",
+        likelihood="gaussian",
+        beta=1.0,
+        kl_warmup=0.2,
+        n_importance_samples=32,
+        standardize=True,
+        max_iter="auto",
+        batch_size=256,
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change="auto",
+        tol=1e-4,
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.backbone = backbone
+        self.likelihood = likelihood
+        self.beta = beta
+        self.kl_warmup = kl_warmup
+        self.n_importance_samples = n_importance_samples
+        self.standardize = standardize
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _build_module(self, columns):
+        backbone = self._part("backbone")
+        likelihood = self._part("likelihood").build(columns)
+        k = self.n_components
+        return VAEModule(
+            backbone.encoder(len(columns), 2 * k),
+            backbone.decoder(k, likelihood.n_outputs),
+            likelihood,
+            torch.randn(self.n_importance_samples, k),
+            self.beta,
+            self.kl_warmup,
+        )
+
+    def score_samples(self, X):
+        """Compute the log-likelihood of every row, an anomaly score.
+
+        It is the importance-weighted bound of log p(x), which the ELBO never exceeds,
+        from draws that are fixed in the fitted model: two calls give the same numbers,
+        and a row's score does not depend on the rows beside it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training rows.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,), float64
+            Log-densities (log-probabilities for a Bernoulli likelihood) in the user's
+            units; the higher, the more normal. Columns that were constant in training
+            contribute 0.
+        """
+        matrix = self._to_matrix(X)
+        widest = max(p.shape[0] for p in self.module_.parameters() if p.ndim)
+        scores = self._apply(
+            "log_prob", matrix, cells_per_row=widest * len(self.module_.noise)
+        )
+        return scores.astype(np.float64) + self.module_.likelihood.log_jacobian
+
+    def score(self, X, y=None):
+        """Compute the mean log-likelihood of the rows.
+
+        It may compare anything: components, likelihoods of the same kind, backbones
+        and training parameters.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training rows.
+        y : Ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        score : float
+            Mean of `score_samples`, in the user's units.
+        """
+        return float(self.score_samples(X).mean())
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw new rows: codes from the prior, rows from the likelihood.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Determines the rows drawn.
+
+        Returns
+        -------
+        X : ndarray or DataFrame of shape (n_samples, n_features), float64
+            Rows in the user's units, in the container the estimator was fitted on
+            (array, pandas or polars).
+
+        Raises
+        ------
+        ValueError
+            If `n_samples` is not a positive integer.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(
+                "n_samples must be a positive integer, the number of rows to draw. Got "
+                f"{n_samples!r}."
+            )
+        seed = check_random_state(random_state).randint(2**31 - 1)
+        generator = torch.Generator().manual_seed(int(seed))
+        z = torch.randn(n_samples, self._n_features_out, generator=generator)
+        matrix = apply(
+            self.module_,
+            lambda codes: self.module_.sample(codes, generator),
+            z.numpy(),
+        )
+        return self._to_rows(matrix, np.float64)

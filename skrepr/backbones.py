@@ -1,0 +1,155 @@
+"""Backbones: the networks between the columns and the code."""
+
+from numbers import Integral, Real
+
+from torch import nn
+
+from skrepr._sklearn import Interval, StrOptions
+from skrepr.parts import Part
+
+_ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+_NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+
+
+class Backbone(Part):
+    """Base class of the backbones.
+
+    A backbone of your own implements `encoder` and `decoder`. It may reshape the rows
+    of the matrix as it likes; random numbers it draws, in its initialisation or in
+    dropout, follow the estimator's ``random_state``.
+    """
+
+    def encoder(self, n_inputs, n_outputs):
+        """Build the network from columns to codes.
+
+        Parameters
+        ----------
+        n_inputs : int
+        n_outputs : int
+
+        Returns
+        -------
+        torch.nn.Module
+            Maps (n, n_inputs) to (n, n_outputs).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement encoder.")
+
+    def decoder(self, n_inputs, n_outputs):
+        """Build the network from codes to the parameters of a likelihood.
+
+        Parameters
+        ----------
+        n_inputs : int
+        n_outputs : int
+
+        Returns
+        -------
+        torch.nn.Module
+            Maps (n, n_inputs) to (n, n_outputs).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement decoder.")
+
+
+class MLP(Backbone):
+    """Multi-layer perceptron; the decoder mirrors the encoder.
+
+    Every hidden layer is a linear map, a normalisation, an activation and dropout, in
+    this order. Without hidden layers encoder and decoder are linear.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : tuple of int, default=(256, 256)
+        Widths of the encoder's hidden layers, from the columns to the code.
+    activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh"}, default="relu"
+        Activation of the hidden layers.
+    norm : {"batch", "layer"} or None, default=None
+        Normalisation of the hidden layers.
+    dropout : float, default=0.0
+        Share of the hidden units that is dropped in a training step, in [0, 1).
+
+    Examples
+    --------
+    >>> from skrepr.backbones import MLP
+    >>> MLP(hidden_layer_sizes=(64,)).encoder(8, 2)
+    Sequential(
+      (0): Linear(in_features=8, out_features=64, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=64, out_features=2, bias=True)
+    )
+    """
+
+    _parameter_constraints: dict = {
+        "hidden_layer_sizes": ["array-like"],
+        "activation": [StrOptions(set(_ACTIVATIONS))],
+        "norm": [StrOptions(set(_NORMS)), None],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    def __init__(
+        self, hidden_layer_sizes=(256, 256), activation="relu", norm=None, dropout=0.0
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.norm = norm
+        self.dropout = dropout
+
+    def _validate(self):
+        super()._validate()
+        for size in self.hidden_layer_sizes:
+            if not isinstance(size, Integral) or size < 1:
+                raise ValueError(
+                    "The 'hidden_layer_sizes' parameter of MLP must be a tuple of "
+                    "positive integers, such as (256, 256), or () for a linear map. "
+                    f"Got {self.hidden_layer_sizes!r} instead."
+                )
+
+    def encoder(self, n_inputs, n_outputs):
+        """Build the network from columns to codes.
+
+        Parameters
+        ----------
+        n_inputs : int
+        n_outputs : int
+
+        Returns
+        -------
+        torch.nn.Sequential
+            Maps (n, n_inputs) to (n, n_outputs).
+        """
+        return self._stack([n_inputs, *self.hidden_layer_sizes, n_outputs])
+
+    def decoder(self, n_inputs, n_outputs):
+        """Build the network from codes to the parameters of a likelihood.
+
+        Parameters
+        ----------
+        n_inputs : int
+        n_outputs : int
+
+        Returns
+        -------
+        torch.nn.Sequential
+            Maps (n, n_inputs) to (n, n_outputs).
+        """
+        return self._stack([n_inputs, *self.hidden_layer_sizes[::-1], n_outputs])
+
+    def _stack(self, sizes):
+        layers = []
+        for n_in, n_out in zip(sizes[:-2], sizes[1:-1], strict=True):
+            layers.append(nn.Linear(n_in, n_out))
+            if self.norm is not None:
+                layers.append(_NORMS[self.norm](n_out))
+            layers.append(_ACTIVATIONS[self.activation]())
+            if self.dropout > 0:
+                layers.append(nn.Dropout(self.dropout))
+        return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+
+Backbone.names = {"mlp": MLP}

@@ -1,0 +1,57 @@
+"""Penalties on the code of an autoencoder."""
+
+from numbers import Real
+
+from skrepr._sklearn import Interval
+from skrepr.parts import Part
+
+
+class Penalty(Part):
+    """Base class of the penalties.
+
+    A penalty of your own implements `__call__`.
+    """
+
+    def __call__(self, z):
+        """Compute the penalty of a batch of codes.
+
+        Parameters
+        ----------
+        z : torch.Tensor of shape (n, n_components)
+
+        Returns
+        -------
+        torch.Tensor
+            A 0-d tensor, added to the mean loss of a row.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement __call__.")
+
+
+class L1(Penalty):
+    """Mean absolute value of the code: sparse codes.
+
+    Parameters
+    ----------
+    weight : float, default=0.01
+        Factor of the penalty. The reconstruction loss beside it is a mean over cells:
+        for the Gaussian likelihood, the share of the variance left unexplained.
+
+    Examples
+    --------
+    >>> from skrepr import AutoencoderTransformer
+    >>> from skrepr.penalties import L1
+    >>> AutoencoderTransformer(penalty=L1(weight=0.1))
+    AutoencoderTransformer(penalty=L1(weight=0.1))
+    """
+
+    _parameter_constraints: dict = {"weight": [Interval(Real, 0, None, closed="left")]}
+
+    def __init__(self, weight=0.01):
+        self.weight = weight
+
+    def __call__(self, z):
+        """Compute the penalty of a batch of codes."""
+        return self.weight * z.abs().mean()
+
+
+Penalty.names = {"l1": L1}
