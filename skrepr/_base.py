@@ -123,9 +123,7 @@ class BaseTorchTransformer(
 
     def _fit(self, X):
         original = X
-        X = validate_data(
-            self, X, dtype=[np.float64, np.float32], ensure_min_samples=2
-        )
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         device = resolve_device(self.device)
         table = Table.fit(X, standardize=self.standardize, original=original)
         seed = check_random_state(self.random_state).randint(2**31 - 1)

@@ -1,13 +1,24 @@
 """Outlier detection with any estimator that scores samples."""
 
+from dataclasses import replace
 from numbers import Real
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from skrepr._sklearn import HasMethods, Interval, StrOptions, fit_context
+from skrepr._sklearn import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    fit_context,
+    num_samples,
+)
+
+
+_AUTO = 0.005  # share of the training rows that contamination="auto" flags at least
 
 
 class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -24,11 +35,12 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         in one of them. A copy of it is fitted. Inside scikit-learn's `FrozenEstimator`
         a fitted estimator stays as it is, and `fit` only sets the threshold.
     contamination : "auto" or float, default="auto"
-        The share of the training rows to call outliers, in (0, 0.5], or "auto" for the
-        lower fence of the skewness-adjusted boxplot of their scores: about 0.4 % of
-        normally distributed scores lie below it, and scores with a longer lower tail
-        get a lower fence. Up to a quarter of the training rows may be outliers without
-        moving it without bound.
+        The share of the training rows to call outliers, in (0, 0.5]. "auto" assumes
+        that nearly all of them are normal, and takes the higher of two thresholds: the
+        0.5 % quantile of their scores, and the lower fence of the skewness-adjusted
+        boxplot of their scores. The first flags about one new normal row in 200; the
+        second takes over when the training rows hold more outliers than that, of which
+        there may be up to a quarter.
 
     Attributes
     ----------
@@ -87,12 +99,22 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         self : object
             Fitted detector.
         """
+        if issparse(X):
+            raise TypeError(
+                "Sparse data was passed, but OutlierDetector needs dense data. Use "
+                "X.toarray() to convert it."
+            )
+        if num_samples(X) < 2:
+            raise ValueError(
+                f"Found n_samples = {num_samples(X)}, but OutlierDetector needs at least 2 rows to set "
+                "a threshold. Pass more rows to fit."
+            )
         estimator = clone(self.estimator).fit(X, y)
         scores = np.asarray(estimator.score_samples(X), dtype=np.float64)
         if self.contamination == "auto":
-            offset = adjusted_lower_fence(scores)
+            offset = max(np.quantile(scores, _AUTO), adjusted_lower_fence(scores))
         else:
-            offset = np.percentile(scores, 100 * self.contamination)
+            offset = np.quantile(scores, self.contamination)
         self.estimator_ = estimator
         self.offset_ = float(offset)
         return self
@@ -164,7 +186,7 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         # Only what concerns X: the tags of a frozen estimator would switch off checks.
-        tags.input_tags = get_tags(self.estimator).input_tags
+        tags.input_tags = replace(get_tags(self.estimator).input_tags, sparse=False)
         return tags
 
 

@@ -7,11 +7,13 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_parameter_constraints,
 )
+from sklearn.utils.validation import _num_samples as num_samples
 
 __all__ = [
     "HasMethods",
     "Interval",
     "StrOptions",
     "fit_context",
+    "num_samples",
     "validate_parameter_constraints",
 ]

@@ -1,0 +1,163 @@
+"""What the benchmarks share: command line, loop over the sets, tables and files.
+
+A result is a flat dict with the keys set, seed, setting and contender, and then four
+measures: two of quality (higher is better) and two times in seconds.
+"""
+
+import argparse
+import csv
+import sys
+from collections import defaultdict
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+__all__ = ["parse_arguments", "run"]
+
+
+def pivot(results, setting, measure):
+    """Average over seeds.
+
+    Returns
+    -------
+    sets, contenders : list of str
+        In the order of the results.
+    table : ndarray of shape (n_sets, n_contenders)
+    """
+    cells = defaultdict(list)
+    for row in results:
+        if row["setting"] == setting:
+            cells[row["set"], row["contender"]].append(row[measure])
+    sets = list(dict.fromkeys(name for name, _ in cells))
+    contenders = list(dict.fromkeys(name for _, name in cells))
+    table = [[np.mean(cells[s, c]) for c in contenders] for s in sets]
+    return sets, contenders, np.array(table)
+
+
+def wins(table):
+    """Count for every column the rows in which it is highest; ties are shared."""
+    best = table == np.fmax.reduce(table, axis=1, keepdims=True)
+    return (best / np.maximum(best.sum(axis=1, keepdims=True), 1)).sum(axis=0)
+
+
+def markdown(results, setting, measures):
+    """Write a table: a row a set, the number of sets won, seconds, means.
+
+    Parameters
+    ----------
+    results : list of dict
+    setting : str
+        The results to take.
+    measures : dict of str to str
+        Keys of the four measures and the words for them.
+
+    Returns
+    -------
+    str
+    """
+    sets, contenders, _ = pivot(results, setting, next(iter(measures)))
+    tables = np.array([pivot(results, setting, key)[2] for key in measures])
+    words = list(measures.values())
+
+    def row(name, pairs, form="{:.3f} / {:.3f}"):
+        return [name, *(form.format(a, b) for a, b in zip(*pairs, strict=True))]
+
+    rows = [[f"{setting}: {words[0]} / {words[1]}", *contenders]]
+    rows.append(["---"] * (1 + len(contenders)))
+    rows += [row(name, tables[:2, i]) for i, name in enumerate(sets)]
+    rows.append(row("won", [wins(t) for t in tables[:2]], "{:.3g} / {:.3g}"))
+    times = tables[2:].mean(axis=1)
+    rows.append(row(f"seconds: {words[2]} / {words[3]}", times, "{:.2f} / {:.2f}"))
+    rows.append(row("**mean**", tables[:2].mean(axis=1), "**{:.3f} / {:.3f}**"))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def parse_arguments(doc, contenders, suffix, **options):
+    """Read the command line.
+
+    Parameters
+    ----------
+    doc : str
+        The script's docstring; its first line becomes the description.
+    contenders : dict
+        Their names are the choices of ``--contenders``.
+    suffix : str
+        How the names of data files end.
+    **options : dict
+        Further integer options and their defaults.
+
+    Returns
+    -------
+    argparse.Namespace
+        With `files`, a dict from the names of the sets to their paths.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    add = parser.add_argument
+    add("folder", type=Path, metavar="DATA_FOLDER", help=f"holds the {suffix} files")
+    for name, default in options.items():
+        add(f"--{name}", type=int, default=default, help=f"default: {default}")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    add("--sets", nargs="+", help="names of files; a number before _ may be left out")
+    add("--contenders", nargs="+", choices=contenders, default=list(contenders))
+    add("--out", type=Path, nargs="+", default=[], help="a .md and / or a .csv file")
+    args = parser.parse_args()
+    paths = sorted(args.folder.glob(f"*{suffix}"))
+    args.files = {path.name.removesuffix(suffix): path for path in paths}
+    if args.sets is not None:
+        aliases = {name.lstrip("0123456789").lstrip("_"): name for name in args.files}
+        wanted = {aliases.get(name, name) for name in args.sets}
+        if unknown := wanted - set(args.files):
+            parser.error(f"not in {args.folder}: {', '.join(sorted(unknown))}")
+        args.files = {name: args.files[name] for name in args.files if name in wanted}
+    if not args.files:
+        parser.error(f"no {suffix} files in {args.folder}")
+    return args
+
+
+def write(path, results, tables):
+    """Write every result to a .csv, the tables to any other file."""
+    if path.suffix != ".csv":
+        path.write_text(tables + "\n")
+        return
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(results[0]))
+        writer.writeheader()
+        writer.writerows(results)
+
+
+def run(args, settings, measures, run_set):
+    """Run set after set, print the tables at the end.
+
+    The files are rewritten after every set, so that an interrupted run leaves what it
+    had. A measurement that raises is reported and counts as nan.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        What `parse_arguments` gave.
+    settings : iterable of str
+        One table is written for each.
+    measures : dict of str to str
+        Keys of the four measures and the words for them.
+    run_set : callable
+        From a path and `args` to an iterable of pairs: the dict that says what is
+        measured, without the set, and a function that returns the four measures.
+    """
+    results = []
+    for i, (name, path) in enumerate(args.files.items(), 1):
+        start = perf_counter()
+        for what, measure in run_set(path, args):
+            try:
+                values = measure()
+            except Exception as error:  # the other results are worth keeping
+                print(f"{name} {what}: {error!r}", file=sys.stderr)
+                values = [np.nan] * len(measures)
+            values = dict(zip(measures, values, strict=True))
+            results.append({"set": name, **what, **values})
+        tables = "\n\n".join(markdown(results, s, measures) for s in settings)
+        for out in args.out:
+            write(out, results, tables)
+        seconds = perf_counter() - start
+        print(f"{i}/{len(args.files)} {name}: {seconds:.1f} s", file=sys.stderr)
+    print(tables)
