@@ -1,11 +1,9 @@
 """The autoencoder: learn codes from which the rows can be reconstructed."""
 
-import torch
 from torch import nn
 
-from skrepr._base import BaseTorchTransformer, DecodesMixin
+from skrepr._base import DecodingTransformer
 from skrepr.augmentations import Augmentation
-from skrepr.likelihoods import Likelihood
 from skrepr.parts import part_constraint
 from skrepr.penalties import Penalty
 
@@ -52,7 +50,7 @@ class AutoencoderModule(nn.Module):
         return self.decode(self.encode(x))
 
 
-class AutoencoderTransformer(DecodesMixin, BaseTorchTransformer):
+class AutoencoderTransformer(DecodingTransformer):
     """Autoencoder: codes from which rows can be reconstructed, and anomaly scores.
 
     An encoder network maps a row to ``n_components`` numbers, a decoder network maps
@@ -155,15 +153,13 @@ class AutoencoderTransformer(DecodesMixin, BaseTorchTransformer):
     """
 
     _part_kinds: dict = {
-        **BaseTorchTransformer._part_kinds,
-        "likelihood": Likelihood,
+        **DecodingTransformer._part_kinds,
         "augmentation": Augmentation,
         "penalty": Penalty,
     }
 
     _parameter_constraints: dict = {
-        **BaseTorchTransformer._parameter_constraints,
-        "likelihood": part_constraint(Likelihood),
+        **DecodingTransformer._parameter_constraints,
         "augmentation": part_constraint(Augmentation, optional=True),
         "penalty": part_constraint(Penalty, optional=True),
     }

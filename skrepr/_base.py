@@ -1,7 +1,7 @@
 """What the transformers share: validate, tabulate, build, train, store; and inference.
 
-An estimator adds to `BaseTorchTransformer` its own parameters, ``_build_module`` and its
-verbs. Its module is only ever handed rows of the matrix of ``table_``.
+An estimator adds to `BaseTorchTransformer` its own parameters, ``_build_module`` and
+its verbs. Its module is only ever handed rows of the matrix of ``table_``.
 """
 
 import math
@@ -18,6 +18,7 @@ from skrepr._table import Table
 from skrepr._torch import Seeded, apply, for_inference, generators, resolve_device
 from skrepr._training import EvenSplit, ResidentSource, Trainer, train
 from skrepr.backbones import Backbone
+from skrepr.likelihoods import Likelihood
 from skrepr.parts import TakesParts, part_constraint
 
 
@@ -78,8 +79,7 @@ class BaseTorchTransformer(
         try:
             stopped = self._fit(X)
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__ = before
             raise
         if stopped is not None:
             raise stopped
@@ -205,8 +205,21 @@ class BaseTorchTransformer(
         return apply(module, getattr(module, verb), matrix, **options)
 
 
-class DecodesMixin:
-    """The way back, for transformers whose module can ``decode``."""
+class DecodingTransformer(BaseTorchTransformer):
+    """Base class of the transformers that know the way back from codes to rows.
+
+    Their module has a ``likelihood``, ``decode(z)`` and ``reconstruct(x)``.
+    """
+
+    _part_kinds: dict = {
+        **BaseTorchTransformer._part_kinds,
+        "likelihood": Likelihood,
+    }
+
+    _parameter_constraints: dict = {
+        **BaseTorchTransformer._parameter_constraints,
+        "likelihood": part_constraint(Likelihood),
+    }
 
     def inverse_transform(self, Z):
         """Map codes back to rows in the user's units.

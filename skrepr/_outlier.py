@@ -17,7 +17,6 @@ from skrepr._sklearn import (
     num_samples,
 )
 
-
 _AUTO = 0.005  # share of the training rows that contamination="auto" flags at least
 
 
@@ -106,8 +105,8 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
             )
         if num_samples(X) < 2:
             raise ValueError(
-                f"Found n_samples = {num_samples(X)}, but OutlierDetector needs at least 2 rows to set "
-                "a threshold. Pass more rows to fit."
+                f"Found n_samples = {num_samples(X)}, but OutlierDetector needs at "
+                "least 2 rows to set a threshold. Pass more rows to fit."
             )
         estimator = clone(self.estimator).fit(X, y)
         scores = np.asarray(estimator.score_samples(X), dtype=np.float64)

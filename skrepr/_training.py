@@ -152,18 +152,13 @@ class Trainer:
         self.learning_rate = learning_rate
         self.history: dict[str, list[float]] = {}
         parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in parameters if p.ndim >= 2]},
-                {
-                    "params": [p for p in parameters if p.ndim < 2],
-                    "weight_decay": 0.0,
-                },
-            ],
-            lr=learning_rate,
-            weight_decay=weight_decay,
-            fused=True,
-        )
+        matrices = [p for p in parameters if p.ndim >= 2]
+        others = [p for p in parameters if p.ndim < 2]
+        groups: list[dict] = [
+            {"params": matrices, "weight_decay": weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
         # Layers that draw random numbers by themselves are found in the first epoch.
         self._seeded: Seeded | nullcontext = Seeded(generator)
 
@@ -246,35 +241,37 @@ def train(
         Without such a state the exception is raised.
     """
     module = trainer.module
-    best = _Best(tol) if validation is not None else None
+    best = _Best(tol)
     if n_iter_no_change is None:
         n_iter_no_change = max(_LEAST_PATIENCE, math.ceil(max_iter / 10))
     n_steps = max_iter * len(sampler)
-    stopped = None
+    stopped: BaseException | None = None
     with tqdm(total=n_steps, desc=name, disable=verbose != 1, leave=False) as bar:
         try:
             for epoch in range(max_iter):
                 _train_epoch(trainer, source, sampler, epoch, n_steps, bar)
-                if best is not None:
+                if validation is not None:
                     _validate(trainer, *validation)
-                    best.update(module, trainer.history["validation_loss"], epoch)
+                    best.update(module, trainer.history["validation_loss"][-1], epoch)
                 _report(trainer.history, epoch, max_iter, bar, verbose, name)
-                warm = epoch + 1 > math.ceil(module.warmup * max_iter)
-                if best is not None and best.wait(epoch, warm) >= n_iter_no_change:
+                if epoch + 1 <= math.ceil(module.warmup * max_iter):
+                    best.be_patient(epoch)
+                if validation is not None and best.wait(epoch) >= n_iter_no_change:
                     break
         except (KeyboardInterrupt, TrainingError) as error:
-            if best is None or best.state is None:
+            if best.state is None:
                 raise
             stopped = error
-    if best is not None:
-        if best.state is None:
-            raise TrainingError(
-                "The validation loss was not finite in any epoch. Expected a finite "
-                "loss. Look for extreme values in X, or set early_stopping=False."
-            )
-        module.load_state_dict(best.state)
+    if validation is None:
+        return None
+    if best.state is None:
+        raise TrainingError(
+            "The validation loss was not finite in any epoch. Expected a finite loss. "
+            "Look for extreme values in X, or set early_stopping=False."
+        )
+    module.load_state_dict(best.state)
     if isinstance(stopped, TrainingError):
-        stopped = TrainingError(
+        return TrainingError(
             f"{stopped} The estimator keeps the weights of epoch {best.epoch + 1}, the "
             "best on the validation split, and can be used."
         )
@@ -332,29 +329,28 @@ def _means(totals, n_rows):
 
 
 class _Best:
-    """The best validation loss so far, its weights, and the patience left."""
+    """The best validation loss so far, its weights, and the epochs waited since."""
 
     def __init__(self, tol):
         self.tol = tol
         self.loss = math.inf
         self.epoch = 0
-        self.state = None
+        self.state: dict | None = None
         self._bar_to_clear = math.inf
         self._last_improvement = 0
 
-    def update(self, module, losses, epoch):
-        loss = losses[-1]
+    def update(self, module, loss, epoch):
         if loss < self.loss:  # never true of NaN
             self.loss, self.epoch = loss, epoch
             self.state = copy.deepcopy(module.state_dict())
         if loss < self._bar_to_clear - self.tol:
             self._bar_to_clear = loss
-            self._last_improvement = epoch
+            self.be_patient(epoch)
 
-    def wait(self, epoch, warm):
-        """Count the epochs since the last improvement; none before the warm-up ends."""
-        if not warm:
-            self._last_improvement = epoch
+    def be_patient(self, epoch):
+        self._last_improvement = epoch
+
+    def wait(self, epoch):
         return epoch - self._last_improvement
 
 

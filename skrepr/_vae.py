@@ -9,11 +9,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skrepr._base import BaseTorchTransformer, DecodesMixin
+from skrepr._base import DecodingTransformer
 from skrepr._sklearn import Interval
 from skrepr._torch import apply
-from skrepr.likelihoods import Likelihood
-from skrepr.parts import part_constraint
 
 _LOG_VARIANCE_RANGE = (-12.0, 6.0)  # keeps exp and its gradient finite
 
@@ -28,6 +26,8 @@ class VAEModule(nn.Module):
     log-densities summed over columns and the KL divergence over latents. The weight
     rises to beta while progress goes from 0 to `warmup`.
     """
+
+    noise: torch.Tensor
 
     def __init__(self, encoder, decoder, likelihood, noise, beta, warmup):
         super().__init__()
@@ -94,7 +94,7 @@ class VAEModule(nn.Module):
         return self.log_weights(x).logsumexp(0) - math.log(len(self.noise))
 
 
-class VAETransformer(DecodesMixin, BaseTorchTransformer):
+class VAETransformer(DecodingTransformer):
     """Variational autoencoder: codes with a prior, log-likelihoods and new rows.
 
     A latent-variable model: a code z is drawn from a standard normal distribution, and
@@ -200,14 +200,8 @@ class VAETransformer(DecodesMixin, BaseTorchTransformer):
     True
     """
 
-    _part_kinds: dict = {
-        **BaseTorchTransformer._part_kinds,
-        "likelihood": Likelihood,
-    }
-
     _parameter_constraints: dict = {
-        **BaseTorchTransformer._parameter_constraints,
-        "likelihood": part_constraint(Likelihood),
+        **DecodingTransformer._parameter_constraints,
         "beta": [Interval(Real, 0, None, closed="left")],
         "kl_warmup": [Interval(Real, 0, 1, closed="both")],
         "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
@@ -342,7 +336,7 @@ class VAETransformer(DecodesMixin, BaseTorchTransformer):
             )
         seed = check_random_state(random_state).randint(2**31 - 1)
         generator = torch.Generator().manual_seed(int(seed))
-        z = torch.randn(n_samples, self._n_features_out, generator=generator)
+        z = torch.randn(int(n_samples), self._n_features_out, generator=generator)
         matrix = apply(
             self.module_,
             lambda codes: self.module_.sample(codes, generator),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from skrepr._sklearn import Interval
-from skrepr.parts import Part, part_constraint
+from skrepr.parts import Part
 
 
 class Augmentation(Part):
@@ -150,6 +150,8 @@ class Compose(Augmentation):
 
 
 class _GaussianNoise(nn.Module):
+    scale: torch.Tensor
+
     def __init__(self, scale, columns):
         super().__init__()
         self.register_buffer("scale", torch.as_tensor(scale * columns.std).float())
@@ -160,6 +162,8 @@ class _GaussianNoise(nn.Module):
 
 
 class _FeatureMasking(nn.Module):
+    mean: torch.Tensor
+
     def __init__(self, rate, columns):
         super().__init__()
         self.rate = rate

@@ -1,5 +1,6 @@
 """Backbones: the networks between the columns and the code."""
 
+from itertools import pairwise
 from numbers import Integral, Real
 
 from torch import nn
@@ -141,8 +142,8 @@ class MLP(Backbone):
         return self._stack([n_inputs, *self.hidden_layer_sizes[::-1], n_outputs])
 
     def _stack(self, sizes):
-        layers = []
-        for n_in, n_out in zip(sizes[:-2], sizes[1:-1], strict=True):
+        layers: list[nn.Module] = []
+        for n_in, n_out in pairwise(sizes[:-1]):
             layers.append(nn.Linear(n_in, n_out))
             if self.norm is not None:
                 layers.append(_NORMS[self.norm](n_out))

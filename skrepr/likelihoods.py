@@ -19,8 +19,8 @@ from skrepr.parts import Part
 # A noise scale below a thousandth of a column's standard deviation is not told from
 # rounding; without a floor a perfect reconstruction has an infinite density.
 _MIN_LOG_SCALE = math.log(1e-3)
-# The learning rate that suits weights is slow for a log-scale: Adam moves a parameter by
-# about the learning rate a step. With this factor a thousand steps suffice.
+# Adam moves a parameter by about the learning rate a step: right for weights, slow for
+# a log-scale. With this factor a thousand steps suffice.
 _SCALE_GAIN = 10.0
 
 
@@ -128,14 +128,15 @@ class Bernoulli(Likelihood):
 class _LikelihoodModule(nn.Module):
     """What the modules share: columns that do not vary weigh nothing."""
 
+    weight: torch.Tensor | None
+    log_jacobian = 0.0
+
     def __init__(self, columns):
         super().__init__()
         self.n_outputs = len(columns)
         everything = bool(columns.varies.all())
         weight = None if everything else torch.as_tensor(columns.varies).float()
         self.register_buffer("weight", weight)
-
-    log_jacobian = 0.0
 
     def check(self, X):
         pass
@@ -148,6 +149,8 @@ class _LikelihoodModule(nn.Module):
 
 
 class _Gaussian(_LikelihoodModule):
+    raw_log_scale: torch.Tensor
+
     def __init__(self, columns, scale, noise):
         super().__init__(columns)
         if noise and scale == "learned":
@@ -178,6 +181,9 @@ class _Gaussian(_LikelihoodModule):
 
 
 class _Bernoulli(_LikelihoodModule):
+    center: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, columns):
         super().__init__(columns)
         self.names = columns.names
@@ -197,8 +203,9 @@ class _Bernoulli(_LikelihoodModule):
             )
 
     def restore(self, X):
-        # The way through float32 is good for six decimals.
-        return np.round(X, 6).clip(0, 1)
+        # The way through float32 leaves 0 and 1 inexact.
+        nearest = np.rint(X)
+        return np.where(np.abs(X - nearest) < 1e-6, nearest, X).clip(0, 1)
 
     def log_prob(self, x, output):
         return -self.cost(x, output)
