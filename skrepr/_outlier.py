@@ -6,6 +6,8 @@ from numbers import Real
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import KFold
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -15,9 +17,13 @@ from skrepr._sklearn import (
     StrOptions,
     fit_context,
     num_samples,
+    safe_indexing,
 )
 
-_AUTO = 0.005  # share of the training rows that contamination="auto" flags at least
+# contamination="auto": the share of normal rows it flags, and how it finds out.
+_AUTO = 0.005
+_N_FOLDS = 5
+_ENOUGH_SCORES = 500
 
 
 class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -39,7 +45,11 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         0.5 % quantile of their scores, and the lower fence of the skewness-adjusted
         boxplot of their scores. The first flags about one new normal row in 200; the
         second takes over when the training rows hold more outliers than that, of which
-        there may be up to a quarter.
+        there may be up to a quarter. These scores are held-out ones, since models score
+        the rows they were fitted on too well: copies of the estimator are fitted by
+        5-fold cross-validation, as many of the five as give 500 scores. With a frozen
+        estimator, or fewer than 10 rows, they are the scores of the rows given to
+        `fit`.
 
     Attributes
     ----------
@@ -109,11 +119,11 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
                 "least 2 rows to set a threshold. Pass more rows to fit."
             )
         estimator = clone(self.estimator).fit(X, y)
-        scores = np.asarray(estimator.score_samples(X), dtype=np.float64)
         if self.contamination == "auto":
+            scores = self._held_out_scores(estimator, X, y)
             offset = max(np.quantile(scores, _AUTO), adjusted_lower_fence(scores))
         else:
-            offset = np.quantile(scores, self.contamination)
+            offset = np.quantile(estimator.score_samples(X), self.contamination)
         self.estimator_ = estimator
         self.offset_ = float(offset)
         return self
@@ -163,6 +173,23 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
             1 for inliers, -1 for outliers.
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def _held_out_scores(self, estimator, X, y):
+        """Score training rows, if that can be, with copies not fitted on them."""
+        n_samples = num_samples(X)
+        if isinstance(self.estimator, FrozenEstimator) or n_samples < 2 * _N_FOLDS:
+            return np.asarray(estimator.score_samples(X), dtype=np.float64)
+        scores: list[float] = []
+        folds = KFold(_N_FOLDS, shuffle=True, random_state=0)
+        for train, test in folds.split(np.empty(n_samples)):
+            if len(scores) >= _ENOUGH_SCORES:
+                break
+            copy = clone(self.estimator)
+            copy.fit(
+                safe_indexing(X, train), None if y is None else safe_indexing(y, train)
+            )
+            scores.extend(copy.score_samples(safe_indexing(X, test)))
+        return np.asarray(scores)
 
     @property
     def n_features_in_(self):

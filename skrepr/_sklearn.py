@@ -1,6 +1,7 @@
 """The only imports of private scikit-learn names."""
 
 from sklearn.base import _fit_context as fit_context
+from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -15,5 +16,6 @@ __all__ = [
     "StrOptions",
     "fit_context",
     "num_samples",
+    "safe_indexing",
     "validate_parameter_constraints",
 ]

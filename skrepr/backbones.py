@@ -66,7 +66,7 @@ class MLP(Backbone):
 
     Parameters
     ----------
-    hidden_layer_sizes : tuple of int, default=(256, 256)
+    hidden_layer_sizes : tuple of int, default=(128, 128)
         Widths of the encoder's hidden layers, from the columns to the code.
     activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh"}, default="relu"
         Activation of the hidden layers.
@@ -94,7 +94,7 @@ class MLP(Backbone):
     }
 
     def __init__(
-        self, hidden_layer_sizes=(256, 256), activation="relu", norm=None, dropout=0.0
+        self, hidden_layer_sizes=(128, 128), activation="relu", norm=None, dropout=0.0
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -107,7 +107,7 @@ class MLP(Backbone):
             if not isinstance(size, Integral) or size < 1:
                 raise ValueError(
                     "The 'hidden_layer_sizes' parameter of MLP must be a tuple of "
-                    "positive integers, such as (256, 256), or () for a linear map. "
+                    "positive integers, such as (128, 128), or () for a linear map. "
                     f"Got {self.hidden_layer_sizes!r} instead."
                 )
 

@@ -1,0 +1,38 @@
+"""One thread, scikit-learn's array API checks, and small data for every test."""
+
+import os
+
+# Before scipy and torch are imported, here and in joblib's workers.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import torch
+
+from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def X():
+    """Sixty rows of five correlated columns in different units."""
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(60, 2)) @ rng.normal(size=(2, 5))
+    return (Z + 0.1 * rng.normal(size=Z.shape)) * [1, 10, 0.1, 1e3, 1] + [
+        0,
+        5,
+        1,
+        1e4,
+        0,
+    ]
+
+
+@pytest.fixture(
+    params=[AutoencoderTransformer, VAETransformer, ContrastiveTransformer],
+    ids=["ae", "vae", "contrastive"],
+)
+def transformer(request):
+    """Each of the three transformers, unfitted, for a fit of twelve quick steps."""
+    return request.param(n_components=3, max_iter=3, batch_size=16, random_state=0)

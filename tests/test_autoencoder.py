@@ -1,0 +1,227 @@
+"""The autoencoder against PCA, and what its errors and scores mean."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.linalg import subspace_angles
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from skrepr import AutoencoderTransformer
+from skrepr._training import Batch
+from skrepr.augmentations import FeatureMasking, GaussianNoise
+from skrepr.backbones import MLP
+from skrepr.likelihoods import Gaussian
+
+
+def rows(n=500, rank=3):
+    """Six correlated columns in very different units."""
+    rng = np.random.default_rng(0)
+    signal = rng.normal(size=(n, rank)) * [3, 2, 0.5]
+    X = signal @ rng.normal(size=(rank, 6)) + 0.5 * rng.normal(size=(n, 6))
+    return X * [1, 1e3, 1e-3, 5, 0.1, 1] + [0, 1e4, 0, 0, 3, 100]
+
+
+def binary_rows(n=200):
+    rng = np.random.default_rng(0)
+    logits = 3 * rng.normal(size=(n, 2)) @ rng.normal(size=(2, 7))
+    return (rng.logistic(size=(n, 7)) < logits) * 1.0
+
+
+def make(n_components=2, **params):
+    params = {"backbone": MLP((16,)), "max_iter": 20, "random_state": 0} | params
+    return AutoencoderTransformer(n_components, **params)
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """A linear autoencoder, trained to the end."""
+    return make(
+        backbone=MLP(()), augmentation=None, learning_rate=0.02, max_iter=600
+    ).fit(rows())
+
+
+def test_a_linear_autoencoder_spans_the_subspace_of_pca(linear):
+    X = rows()
+    Z = StandardScaler().fit_transform(X)
+    pca = PCA(2).fit(Z)
+    decoder = linear.module_.decoder[0].weight.numpy()
+    assert np.degrees(subspace_angles(decoder, pca.components_.T)).max() < 1
+
+    residuals = Z - pca.inverse_transform(pca.transform(Z))
+    least = np.square(residuals).mean()
+    error = linear.reconstruction_error(X).mean()
+    assert least <= error * (1 + 1e-6)
+    assert error == pytest.approx(least, rel=0.01)
+    assert linear.score(X) == pytest.approx(-least, rel=0.01)
+    assert (
+        np.corrcoef(-linear.score_samples(X), np.square(residuals).mean(1))[0, 1] > 0.99
+    )
+
+
+def test_the_training_loss_is_the_reconstruction_error(linear):
+    error = linear.reconstruction_error(rows()).mean()
+    assert linear.history_["loss"][-1] == pytest.approx(error, rel=0.01)
+    assert linear.history_["loss"] == linear.history_["reconstruction"]
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_errors_are_squared_residuals_in_variances_of_the_column(standardize):
+    X = rows(60)
+    ae = make(standardize=standardize).fit(X)
+    new = X[:10] * 1.1
+    residuals = (new - ae.inverse_transform(ae.transform(new))) / X.std(axis=0)
+    errors = ae.reconstruction_error(new)
+    assert errors.shape == new.shape
+    assert errors.dtype == np.float64
+    assert_allclose(errors, np.square(residuals), rtol=1e-6, atol=1e-12)
+    assert_allclose(ae.score_samples(new), -errors.mean(axis=1))
+    assert ae.score(new) == pytest.approx(-errors.mean())
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_a_column_that_was_constant_counts_its_deviation_in_the_users_units(
+    standardize,
+):
+    X = np.insert(rows(60), 2, 5.0, axis=1)
+    ae = make(standardize=standardize).fit(X)
+    assert (ae.reconstruction_error(X)[:, 2] == 0).all()
+    new = X[:1].copy()
+    new[0, 2] = 5.25
+    changed = ae.reconstruction_error(new) - ae.reconstruction_error(X[:1])
+    assert_allclose(changed[0], np.eye(7)[2] * 0.25**2, atol=1e-12)
+    assert ae.score_samples(new) < ae.score_samples(X[:1])
+
+
+@pytest.mark.parametrize("augmentation", [None, "gaussian_noise"])
+def test_the_strange_feature_of_a_row_has_the_largest_error(augmentation):
+    X = rows()
+    ae = make(3, augmentation=augmentation, max_iter=300, learning_rate=0.01).fit(X)
+    strange = X[:60].copy()
+    cells = np.arange(60), np.arange(60) % 6
+    strange[cells] += 8 * X.std(axis=0)[cells[1]]
+    found = ae.reconstruction_error(strange).argmax(axis=1)
+    assert (found == cells[1]).mean() > 0.6
+    assert ae.score_samples(strange).max() < np.median(ae.score_samples(X))
+
+
+def test_standardising_inside_or_before_gives_the_same_codes():
+    X = rows(100)
+    Z = StandardScaler().fit_transform(X)
+    inside, before = make().fit(X), make(standardize=False).fit(Z)
+    codes = inside.transform(X)
+    assert_allclose(before.transform(Z), codes, atol=1e-4 * codes.std())
+    assert_allclose(
+        before.reconstruction_error(Z), inside.reconstruction_error(X), atol=1e-3
+    )
+
+
+def test_denoising_reconstructs_what_was_masked():
+    X = rows()
+    masked = X.copy()
+    masked[:, 0] = X[:, 0].mean()
+    errors = []
+    for augmentation in None, FeatureMasking(0.3):
+        ae = make(4, backbone=MLP((64,)), augmentation=augmentation, max_iter=300)
+        decoded = ae.fit(X).inverse_transform(ae.transform(masked))
+        errors.append(np.square((decoded - X) / X.std(axis=0))[:, 0].mean())
+    assert errors[1] < 0.6 * errors[0]
+
+
+def test_denoising_shrinks_towards_the_data():
+    # The best linear map from x + noise back to x shrinks by var / (var + noise²).
+    X = np.random.default_rng(0).normal(size=(2000, 1))
+    ae = make(1, backbone=MLP(()), augmentation=GaussianNoise(0.5), max_iter=150)
+    ae.set_params(learning_rate=0.01).fit(X)
+    slope = np.polyfit(X[:, 0], ae.inverse_transform(ae.transform(X))[:, 0], 1)[0]
+    assert slope == pytest.approx(1 / 1.25, abs=0.02)
+
+
+def test_the_scale_of_the_gaussian_does_not_matter_to_an_autoencoder():
+    X = rows(60)
+    a, b = (make(likelihood=Gaussian(scale)).fit(X) for scale in ("learned", 0.01))
+    assert_array_equal(a.transform(X), b.transform(X))
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_bernoulli_loss_is_the_binary_cross_entropy(standardize, binary):
+    X = binary_rows()
+    if not binary:
+        X = 0.8 * X + 0.1
+    ae = make(likelihood="bernoulli", augmentation=None, standardize=standardize)
+    p = ae.fit(X).inverse_transform(ae.transform(X))
+    expected = -np.mean(X * np.log(p) + (1 - X) * np.log1p(-p))
+    x = torch.from_numpy(ae.table_.to_matrix(X, np.float32))
+    terms = ae.module_.loss(Batch(x, None, None, None, None))
+    assert terms["reconstruction"].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_bernoulli_reconstructions_lie_between_0_and_1(standardize):
+    X = binary_rows()
+    ae = make(likelihood="bernoulli", standardize=standardize)
+    ae.set_params(max_iter=300, learning_rate=0.01).fit(X)
+    decoded = ae.inverse_transform(100 * ae.transform(X))
+    assert decoded.min() >= 0
+    assert decoded.max() <= 1
+    assert ((ae.inverse_transform(ae.transform(X)) > 0.5) == X).mean() > 0.85
+
+
+def test_the_loss_is_a_mean_over_the_columns_that_vary():
+    X = rows(60)
+    wider = np.column_stack([X, np.zeros((60, 5))])
+    constant = make(max_iter=1, learning_rate=1e-12, augmentation=None)
+    for data in X, wider:
+        ae = constant.fit(data)
+        expected = ae.reconstruction_error(data)[:, :6].mean()
+        assert ae.history_["loss"][0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_more_components_than_columns_reconstruct_all():
+    X = rows(200)
+    ae = make(12, augmentation=None, max_iter=400, learning_rate=0.01).fit(X)
+    assert ae.transform(X).shape == (200, 12)
+    assert ae.score(X) > -0.02
+
+
+def test_rows_come_back_in_the_container_and_the_units_of_the_training_rows():
+    X = pd.DataFrame(rows(60), columns=list("abcdef"), index=range(100, 160))
+    ae = make(4, augmentation=None, max_iter=200, learning_rate=0.01).fit(X)
+    codes = ae.set_output(transform="pandas").transform(X)
+    decoded = ae.inverse_transform(codes)
+    assert decoded.columns.tolist() == X.columns.tolist()
+    assert decoded.index.tolist() == X.index.tolist()
+    assert ((decoded - X).std() < 0.5 * X.std()).all()
+
+
+def test_read_only_codes_are_decoded_without_a_warning(request):
+    torch.set_warn_always(True)  # otherwise torch warns once in a process
+    request.addfinalizer(lambda: torch.set_warn_always(False))
+    ae = make(max_iter=2).fit(rows(20))
+    codes = ae.transform(rows(20))
+    expected = ae.inverse_transform(codes)
+    codes.flags.writeable = False
+    assert_array_equal(ae.inverse_transform(codes), expected)
+
+
+def test_float32_rows_give_float32_codes_and_float64_scores():
+    X = rows(60)
+    ae = make().fit(X)
+    codes = ae.transform(X.astype(np.float32))
+    assert codes.dtype == ae.inverse_transform(codes).dtype == np.float32
+    assert_allclose(codes, ae.transform(X), atol=1e-4)
+    assert ae.score_samples(X.astype(np.float32)).dtype == np.float64
+
+
+def test_codes_of_another_width_are_an_error():
+    ae = make(3, max_iter=2).fit(rows(20))
+    with pytest.raises(ValueError, match=r"Z has 2 columns, .* with n_components=3"):
+        ae.inverse_transform(np.zeros((4, 2)))
+
+
+def test_an_error_beyond_float64_is_infinite_not_a_failure():
+    ae = make(max_iter=2).fit(rows(20))
+    assert (ae.reconstruction_error(np.full((1, 6), 1e200)) == np.inf).any()

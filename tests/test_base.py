@@ -1,0 +1,892 @@
+import io
+import json
+import pickle
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import joblib
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_random_state
+from torch import nn
+
+from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
+from skrepr._table import Table
+from skrepr.augmentations import Compose, FeatureMasking, GaussianNoise
+from skrepr.backbones import MLP, Backbone
+from skrepr.likelihoods import Gaussian
+from skrepr.objectives import NTXent
+from skrepr.penalties import L1
+
+decoders = pytest.mark.parametrize(
+    "kind", [AutoencoderTransformer, VAETransformer], ids=["ae", "vae"]
+)
+quick = {"n_components": 3, "max_iter": 3, "batch_size": 16, "random_state": 0}
+
+
+def verbs(estimator):
+    """List the methods that take rows."""
+    names = ["transform", "score_samples", "score", "reconstruction_error"]
+    return [getattr(estimator, name) for name in names if hasattr(estimator, name)]
+
+
+def outputs(estimator, X):
+    return [np.asarray(verb(X)) for verb in verbs(estimator)]
+
+
+def assert_same(these, those):
+    for this, that in zip(these, those, strict=True):
+        assert_array_equal(this, that)
+
+
+def assert_close(these, those):
+    for this, that in zip(these, those, strict=True):
+        assert_allclose(this, that, rtol=1e-5, atol=1e-7)
+
+
+@contextmanager
+def unchanged(estimator):
+    """Hold that the block leaves every attribute as it is, to the last byte."""
+    before, content = vars(estimator).copy(), pickle.dumps(estimator)
+    yield
+    assert vars(estimator).keys() == before.keys()
+    assert all(vars(estimator)[name] is before[name] for name in before)
+    assert pickle.dumps(estimator) == content
+
+
+@contextmanager
+def refused(estimator, match, error=ValueError):
+    """Hold that the block raises and changes nothing."""
+    with unchanged(estimator), pytest.raises(error, match=match):
+        yield
+
+
+class Trip(nn.Module):
+    def __init__(self, step, event):
+        super().__init__()
+        self.steps_left = step
+        self.event = event
+
+    def forward(self, x):
+        self.steps_left -= self.training
+        if self.steps_left != 0 or not self.training:
+            return x
+        if self.event == "nan":
+            return x * torch.nan
+        raise self.event
+
+
+class Tripping(Backbone):
+    """A linear network that, at one training step, raises or turns to NaN."""
+
+    def __init__(self, step, event=KeyboardInterrupt):
+        self.step = step
+        self.event = event
+
+    def encoder(self, n_inputs, n_outputs):
+        return nn.Sequential(
+            nn.Linear(n_inputs, n_outputs), Trip(self.step, self.event)
+        )
+
+    def decoder(self, n_inputs, n_outputs):
+        return nn.Linear(n_inputs, n_outputs)
+
+
+class Jitter(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.shift = nn.Parameter(torch.randn(n))
+
+    def forward(self, x):
+        return x + self.shift + (torch.randn_like(x) if self.training else 0)
+
+
+class Drawing(Backbone):
+    """Draws from the global generator wherever it can, as users' networks do."""
+
+    def encoder(self, n_inputs, n_outputs):
+        return nn.Sequential(
+            nn.Linear(n_inputs, 8),
+            nn.Dropout(0.5),
+            nn.Linear(8, n_outputs),
+            Jitter(n_outputs),
+        )
+
+    def decoder(self, n_inputs, n_outputs):
+        return nn.Sequential(nn.Dropout(0.1), nn.Linear(n_inputs, n_outputs))
+
+
+# Parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_components", 0),
+        ("n_components", -2),
+        ("n_components", "8"),
+        ("n_components", 2.5),
+        ("n_components", None),
+        ("backbone", "cnn"),
+        ("backbone", None),
+        ("backbone", MLP),
+        ("backbone", NTXent()),
+        ("standardize", "yes"),
+        ("max_iter", 0),
+        ("max_iter", "always"),
+        ("max_iter", 1.5),
+        ("batch_size", 1),
+        ("batch_size", "auto"),
+        ("learning_rate", 0.0),
+        ("learning_rate", "fast"),
+        ("weight_decay", -0.1),
+        ("early_stopping", "auto"),
+        ("validation_fraction", 0.0),
+        ("validation_fraction", 1.0),
+        ("n_iter_no_change", 0),
+        ("n_iter_no_change", "never"),
+        ("tol", -1e-3),
+        ("device", None),
+        ("device", torch.device("cpu")),
+        ("random_state", "seed"),
+        ("random_state", -1),
+        ("verbose", -1),
+        ("verbose", "loud"),
+    ],
+)
+def test_parameter_is_validated_in_fit(transformer, X, name, value):
+    transformer.set_params(**{name: value})
+    with refused(
+        transformer, f"The '{name}' parameter of {type(transformer).__name__}"
+    ):
+        transformer.fit(X)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (AutoencoderTransformer, "likelihood", "poisson"),
+        (AutoencoderTransformer, "likelihood", GaussianNoise()),
+        (AutoencoderTransformer, "augmentation", "mixup"),
+        (AutoencoderTransformer, "augmentation", Gaussian()),
+        (AutoencoderTransformer, "penalty", "l2"),
+        (AutoencoderTransformer, "penalty", 0.1),
+        (VAETransformer, "likelihood", "poisson"),
+        (VAETransformer, "likelihood", None),
+        (VAETransformer, "beta", -1.0),
+        (VAETransformer, "kl_warmup", 1.5),
+        (VAETransformer, "n_importance_samples", 0),
+        (ContrastiveTransformer, "objective", "byol"),
+        (ContrastiveTransformer, "objective", MLP()),
+        (ContrastiveTransformer, "augmentation", None),
+    ],
+)
+def test_own_parameter_is_validated_in_fit(X, kind, name, value):
+    estimator = kind(**{name: value})
+    with refused(estimator, f"The '{name}' parameter of {kind.__name__}"):
+        estimator.fit(X)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "part", "message"),
+    [
+        (AutoencoderTransformer, "backbone", MLP((0,)), "'hidden_layer_sizes'.* MLP"),
+        (AutoencoderTransformer, "backbone", MLP(8), "'hidden_layer_sizes'.* MLP"),
+        (AutoencoderTransformer, "backbone", MLP(activation="x"), "'activation'.* MLP"),
+        (VAETransformer, "backbone", MLP(norm="group"), "'norm'.* MLP"),
+        (VAETransformer, "backbone", MLP(dropout=1.0), "'dropout'.* MLP"),
+        (VAETransformer, "likelihood", Gaussian(0.0), "'scale'.* Gaussian"),
+        (AutoencoderTransformer, "penalty", L1(-1.0), "'weight'.* L1"),
+        (
+            AutoencoderTransformer,
+            "augmentation",
+            GaussianNoise(-1.0),
+            "'scale'.* Gauss",
+        ),
+        (ContrastiveTransformer, "augmentation", FeatureMasking(2.0), "'rate'.* Feat"),
+        (
+            ContrastiveTransformer,
+            "augmentation",
+            Compose("gaussian_noise", "mixup"),
+            "'second'.* Compose .*'feature_corruption'",
+        ),
+        (ContrastiveTransformer, "objective", NTXent(0.0), "'temperature'.* NTXent"),
+    ],
+)
+def test_parameter_of_a_part_is_validated_in_fit(X, kind, name, part, message):
+    estimator = kind(**{name: part})
+    with refused(estimator, message):
+        estimator.fit(X)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "known"),
+    [
+        (AutoencoderTransformer, "backbone", {"mlp"}),
+        (VAETransformer, "likelihood", {"gaussian", "bernoulli"}),
+        (AutoencoderTransformer, "penalty", {"l1"}),
+        (ContrastiveTransformer, "objective", {"nt_xent"}),
+        (
+            ContrastiveTransformer,
+            "augmentation",
+            {"feature_corruption", "feature_masking", "gaussian_noise"},
+        ),
+    ],
+)
+def test_unknown_part_name_lists_the_known_ones(X, kind, name, known):
+    estimator = kind(**{name: "unheard_of"})
+    with pytest.raises(ValueError, match="'unheard_of'") as error:
+        estimator.fit(X)
+    assert all(repr(word) in str(error.value) for word in known)
+    with refused(estimator, "'unheard_of'") as error:
+        estimator.set_params(**{f"{name}__size": 3})
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda", "no such device.*device='auto'"),
+        ("cuda:7", "no such device.*device='auto'"),
+        ("mps", "no such device.*device='auto'"),
+        ("meta", "no such device.*device='auto'"),
+        ("nonsense", "'nonsense' is not the name of a device.*'cpu'"),
+    ],
+)
+def test_device_that_is_not_there_is_refused(
+    transformer, X, device, message, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    transformer.set_params(device=device)
+    with refused(transformer, message):
+        transformer.fit(X)
+
+
+# Bad rows
+
+
+def with_cell(X, value):
+    X = X.copy()
+    X[3, 1] = value
+    return X
+
+
+BAD_ROWS = {
+    "nan": (lambda X: with_cell(X, np.nan), "contains NaN"),
+    "infinity": (lambda X: with_cell(X, np.inf), "contains infinity"),
+    "missing": (lambda X: pd.DataFrame(X).mask(X > 5), "contains NaN"),
+    "strings": (lambda X: np.full(X.shape, "a"), "convert string to float: .*'a'"),
+    "complex": (lambda X: X + 1j, "Complex data not supported"),
+    "1-d": (lambda X: X[:, 0], "Expected 2D array, got 1D"),
+    "3-d": (lambda X: X[None], "dim 3"),
+    "no rows": (lambda X: X[:0], "0 sample"),
+    "no columns": (lambda X: X[:, :0], "0 feature"),
+}
+BAD_TRAINING_ROWS = {
+    **BAD_ROWS,
+    "one row": (lambda X: X[:1], "minimum of 2 is required"),
+    "too large": (lambda X: with_cell(X, 1e200), "Column 1 .*rescale"),
+}
+BAD_NEW_ROWS = {
+    **BAD_ROWS,
+    "too few columns": (lambda X: X[:, :-1], "4 features, .* expecting 5"),
+    "too many columns": (lambda X: np.c_[X, X], "10 features, .* expecting 5"),
+}
+
+
+@pytest.mark.parametrize("fitted", [False, True], ids=["unfitted", "fitted"])
+@pytest.mark.parametrize(
+    ("bad", "message"), BAD_TRAINING_ROWS.values(), ids=BAD_TRAINING_ROWS
+)
+def test_fit_refuses_bad_rows_and_changes_nothing(transformer, X, bad, message, fitted):
+    if fitted:
+        transformer.fit(X)
+    with refused(transformer, message):
+        transformer.fit(bad(X))
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_NEW_ROWS.values(), ids=BAD_NEW_ROWS)
+def test_fitted_estimator_refuses_bad_rows_and_stays_as_it_is(
+    transformer, X, bad, message
+):
+    transformer.fit(X)
+    for verb in verbs(transformer):
+        with refused(transformer, message):
+            verb(bad(X))
+
+
+def test_sparse_rows_are_refused(transformer, X):
+    with refused(transformer, "Sparse data was passed", TypeError):
+        transformer.fit(sparse.csr_array(X))
+    transformer.fit(X)
+    for verb in verbs(transformer):
+        with refused(transformer, "Sparse data was passed", TypeError):
+            verb(sparse.csr_matrix(X))
+
+
+@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+def test_other_column_names_are_refused(transformer, X, library):
+    frame = library.DataFrame(dict(zip("abcde", X.T, strict=True)))
+    transformer.fit(frame)
+    for verb in verbs(transformer):
+        with refused(transformer, "unseen at fit time:\n- z"):
+            verb(library.DataFrame(dict(zip("abcdz", X.T, strict=True))))
+        with refused(transformer, "same order"):
+            verb(frame[list("bacde")])
+
+
+@decoders
+def test_bernoulli_refuses_values_outside_the_unit_interval(kind, X):
+    X = (X - X.min(axis=0)) / np.ptp(X, axis=0).max()
+    names = list("abcde")
+    estimator = kind(likelihood="bernoulli", **quick)
+    for value in (-0.01, 1.01):
+        bad = pd.DataFrame(with_cell(X, value), columns=names)
+        with refused(estimator, r"\[0, 1\], but column 'b' .*MinMaxScaler"):
+            estimator.fit(bad)
+    estimator.fit(pd.DataFrame(X, columns=names))
+    for verb in verbs(estimator):
+        with refused(estimator, r"\[0, 1\], but column 'b' .*MinMaxScaler"):
+            verb(bad)
+
+
+@decoders
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (np.zeros((2, 5)), "5 columns.*n_components=3"),
+        (np.full((2, 3), np.nan), "contains NaN"),
+        (np.zeros(3), "Expected 2D array"),
+    ],
+)
+def test_inverse_transform_refuses_what_are_no_codes(kind, X, codes, message):
+    estimator = kind(**quick).fit(X)
+    with refused(estimator, message):
+        estimator.inverse_transform(codes)
+
+
+@pytest.mark.parametrize("n_samples", [0, -1, 2.0, "3", None])
+def test_sample_refuses_a_senseless_number_of_rows(X, n_samples):
+    vae = VAETransformer(**quick).fit(X)
+    with refused(vae, "n_samples must be a positive integer"):
+        vae.sample(n_samples)
+
+
+def test_verbs_ask_for_a_fit_first(transformer, X):
+    for verb in verbs(transformer):
+        with refused(transformer, "not fitted", NotFittedError):
+            verb(X)
+    if hasattr(transformer, "inverse_transform"):
+        with refused(transformer, "not fitted", NotFittedError):
+            transformer.inverse_transform(X)
+    if hasattr(transformer, "sample"):
+        with refused(transformer, "not fitted", NotFittedError):
+            transformer.sample()
+
+
+def test_early_stopping_refuses_too_few_rows(transformer, X):
+    transformer.set_params(early_stopping=True)
+    with refused(transformer, "at least 2 rows to train and 2 .*n_samples=3"):
+        transformer.fit(X[:3])
+    transformer.fit(X[:4])
+    transformer.set_params(validation_fraction=0.99)
+    with refused(transformer, "validation_fraction=0.99"):
+        transformer.fit(X)
+
+
+# Training that breaks off
+
+
+@pytest.mark.parametrize("fitted", [False, True], ids=["unfitted", "fitted"])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_divergence_says_what_to_try_and_changes_nothing(
+    transformer, X, fitted, early_stopping
+):
+    if fitted:
+        transformer.fit(X)
+    transformer.set_params(learning_rate=1e30, early_stopping=early_stopping)
+    with refused(transformer, r"no longer finite.*Lower learning_rate .*1e\+30"):
+        transformer.fit(X)
+
+
+@pytest.mark.parametrize("fitted", [False, True], ids=["unfitted", "fitted"])
+@pytest.mark.parametrize("event", [KeyboardInterrupt, RuntimeError])
+def test_interrupted_fit_changes_nothing(transformer, X, fitted, event):
+    if fitted:
+        transformer.fit(X)
+    transformer.set_params(backbone=Tripping(step=6, event=event))
+    with refused(transformer, None, event):
+        transformer.fit(X)
+
+
+def test_interrupt_before_the_first_validation_changes_nothing(transformer, X):
+    transformer.set_params(backbone=Tripping(step=2), early_stopping=True)
+    with refused(transformer, None, KeyboardInterrupt):
+        transformer.fit(X)
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [(KeyboardInterrupt, KeyboardInterrupt), ("nan", ValueError)],
+    ids=["interrupt", "nan"],
+)
+def test_early_stopping_keeps_the_best_state_of_a_fit_that_breaks_off(
+    transformer, X, event, error
+):
+    kept = []
+    for step in (9, 12):  # the first and the last of the third epoch's four
+        estimator = clone(transformer)
+        estimator.set_params(backbone=Tripping(step, event), early_stopping=True)
+        with pytest.raises(error) as raised:
+            estimator.fit(X)
+        losses = estimator.history_["validation_loss"]
+        assert len(losses) == 2
+        if event == "nan":
+            assert f"weights of epoch {np.argmin(losses) + 1}" in str(raised.value)
+        kept.append(outputs(estimator, X))
+    assert_same(*kept)
+
+
+def test_early_stopping_ends_with_the_weights_of_the_best_epoch(transformer, X):
+    transformer.set_params(max_iter=50, early_stopping=True, n_iter_no_change=3)
+    transformer.set_params(learning_rate=0.1, backbone=Tripping(step=10_000)).fit(X)
+    best = int(np.argmin(transformer.history_["validation_loss"]))
+    assert best + 1 < transformer.n_iter_ < 50
+    interrupted = clone(transformer).set_params(backbone__step=4 * (best + 1) + 1)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.fit(X)
+    assert_same(outputs(transformer, X), outputs(interrupted, X))
+
+
+# What simply works
+
+
+WORKS = {
+    "one column": lambda X: X[:, :1],
+    "one constant column": lambda X: np.ones((20, 1)),
+    "a constant column": lambda X: np.c_[X, np.full(len(X), 7.1)],
+    "only constant columns": lambda X: np.full(X.shape, 1e9),
+    "two rows": lambda X: X[:2],
+    "two equal rows": lambda X: X[[0, 0]],
+    "three rows": lambda X: X[:3],
+    "more columns than rows": lambda X: X[:10].T,
+    "float16": lambda X: (X / 1e3).astype(np.float16),
+    "float32": lambda X: X.astype(np.float32),
+    "integers": lambda X: X.astype(np.int32),
+    "bytes": lambda X: (X % 256).astype(np.uint8),
+    "booleans": lambda X: X.mean(axis=0) < X,
+    "objects": lambda X: X.astype(object),
+    "large values": lambda X: 1e100 * X,
+    "small values": lambda X: 1e-100 * X,
+}
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("n_components", [1, 20])
+@pytest.mark.parametrize("rows", WORKS.values(), ids=WORKS)
+def test_it_simply_works(transformer, X, rows, n_components, early_stopping):
+    X = rows(X)
+    if early_stopping and len(X) < 4:
+        X = np.concatenate([X, X])
+    transformer.set_params(
+        n_components=n_components, early_stopping=early_stopping, batch_size=50
+    )
+    Z = transformer.fit(X).transform(X)
+    assert Z.shape == (len(X), n_components)
+    assert Z.dtype == (np.float32 if X.dtype == np.float32 else np.float64)
+    assert all(np.isfinite(output).all() for output in outputs(transformer, X))
+    if hasattr(transformer, "inverse_transform"):
+        back = transformer.inverse_transform(Z)
+        assert back.shape == X.shape
+        constant = np.ptp(X.astype(float), axis=0) == 0
+        assert_array_equal(back[:, constant], X[:, constant])
+
+
+def read_only(X):
+    X = X.copy()
+    X.flags.writeable = False
+    return X
+
+
+def memory_mapped(X):
+    file = io.BytesIO()
+    np.save(file, X)
+    return np.frombuffer(file.getbuffer()[-X.nbytes :], X.dtype).reshape(X.shape)
+
+
+ALIKE = {
+    "read-only": read_only,
+    "Fortran order": np.asfortranarray,
+    "strided": lambda X: np.repeat(X, 2, axis=0)[::2],
+    "lists": np.ndarray.tolist,
+    "int64": lambda X: X.astype(np.int64),
+    "pandas": pd.DataFrame,
+    "pandas of ints and floats": lambda X: pd.DataFrame(X).astype({0: int, 3: int}),
+    "pandas with missing allowed": lambda X: pd.DataFrame(X).convert_dtypes(),
+    "polars": lambda X: pl.DataFrame(X, schema=list("abcde")),
+    "polars of ints and floats": lambda X: pl.DataFrame(
+        X, schema=list("abcde")
+    ).with_columns(pl.col("b").cast(pl.Int64)),
+}
+
+
+@pytest.mark.parametrize("convert", ALIKE.values(), ids=ALIKE)
+def test_the_container_makes_no_difference_but_rounding(transformer, X, convert):
+    X = X.round()
+    expected = outputs(clone(transformer).fit(X), X)
+    X = convert(X)
+    assert_close(outputs(transformer.fit(X), X), expected)
+
+
+def test_values_too_large_for_float32_are_refused_unless_standardised(transformer, X):
+    transformer.fit(1e100 * X)
+    transformer.set_params(standardize=False)
+    with refused(transformer, "standardize=True"):
+        transformer.fit(1e100 * X)
+
+
+@decoders
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (1e20, np.float64),
+        (1e100, np.float64),
+        (1e200, np.float64),
+        (1.7e308, np.float64),
+        (1e10, np.float32),
+        (1e20, np.float32),
+        (3e38, np.float32),
+    ],
+)
+def test_a_row_far_off_has_the_lowest_score_and_never_nan(kind, X, value, dtype):
+    X = X / 100
+    scores = kind(**quick).fit(X).score_samples(with_cell(X, value).astype(dtype))
+    assert not np.isnan(scores).any()
+    assert np.argmin(scores) == 3
+
+
+def test_rows_are_left_as_they_are(transformer, X):
+    before = X.copy()
+    outputs(transformer.fit(X), X)
+    assert_array_equal(X, before)
+
+
+# Random numbers
+
+
+def global_generators():
+    """Return the states of the generators of NumPy, Python and torch."""
+    return (
+        str(check_random_state(None).get_state()[1:]),
+        random.getstate(),
+        torch.get_rng_state().tolist(),
+    )
+
+
+def seed_global_generators(seed):
+    check_random_state(None).seed(seed)
+    random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def draw_globally():
+    return (
+        check_random_state(None).random_sample(),
+        random.random(),
+        torch.rand(()).item(),
+    )
+
+
+BACKBONES = [MLP((8,)), MLP((8,), dropout=0.5), Drawing()]
+backbones = pytest.mark.parametrize(
+    "backbone", BACKBONES, ids=["mlp", "dropout", "own"]
+)
+
+
+@backbones
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_random_state_fixes_everything_and_touches_nothing(
+    transformer, X, backbone, early_stopping
+):
+    transformer.set_params(backbone=backbone, early_stopping=early_stopping)
+    results = []
+    for seed in (1, 2):
+        seed_global_generators(seed)
+        before = global_generators()
+        estimator = clone(transformer).fit(X)
+        results.append([*outputs(estimator, X), *estimator.history_.values()])
+        if hasattr(estimator, "sample"):
+            results[-1].append(estimator.sample(5, random_state=0))
+        assert global_generators() == before
+    assert_same(*results)
+
+
+def test_another_random_state_gives_another_fit(transformer, X):
+    Z = transformer.fit_transform(X)
+    assert not np.allclose(transformer.set_params(random_state=1).fit_transform(X), Z)
+
+
+def test_random_state_none_draws_from_numpys_global_generator(transformer, X):
+    transformer.set_params(random_state=None)
+    seed_global_generators(0)
+    first, second = transformer.fit_transform(X), transformer.fit_transform(X)
+    assert not np.allclose(first, second)
+    seed_global_generators(0)
+    assert_array_equal(transformer.fit_transform(X), first)
+
+
+def test_random_state_instance_is_drawn_from(transformer, X):
+    generator = np.random.RandomState(0)
+    transformer.set_params(random_state=generator)
+    first, second = transformer.fit_transform(X), transformer.fit_transform(X)
+    assert not np.allclose(first, second)
+    transformer.set_params(random_state=np.random.RandomState(0))
+    assert_array_equal(transformer.fit_transform(X), first)
+
+
+@backbones
+def test_another_thread_draws_its_numbers_undisturbed(transformer, X, backbone):
+    transformer.set_params(backbone=backbone, max_iter=20)
+    expected = transformer.fit_transform(X)
+    drawn, done = [], threading.Event()
+
+    def draw():
+        while not done.is_set():
+            drawn.append(draw_globally())
+
+    seed_global_generators(0)
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        Z = transformer.fit_transform(X)
+    finally:
+        done.set()
+        thread.join()
+    assert_array_equal(Z, expected)
+    assert len(drawn) > 10
+    seed_global_generators(0)
+    assert drawn == [draw_globally() for _ in drawn]
+
+
+@backbones
+def test_fits_side_by_side_equal_fits_one_by_one(transformer, X, backbone):
+    def fit(seed):
+        estimator = clone(transformer).set_params(backbone=backbone, random_state=seed)
+        return outputs(estimator.fit(X), X)
+
+    with ThreadPoolExecutor(4) as pool:
+        side_by_side = list(pool.map(fit, range(6)))
+    for seed, result in enumerate(side_by_side):
+        assert_same(result, fit(seed))
+
+
+# Inference
+
+
+@pytest.mark.parametrize("width", [32, 512])
+def test_output_for_a_row_does_not_depend_on_the_rows_beside_it(transformer, X, width):
+    transformer.set_params(backbone=MLP((width, width))).fit(X)
+    many = np.random.default_rng(1).choice(X, 5000) * 1.01
+    for verb in verbs(transformer):
+        if verb.__name__ == "score":
+            continue
+        among_many = verb(many)
+        for i in (0, 1234, 4999):
+            assert_allclose(verb(many[[i]])[0], among_many[i], rtol=1e-7, atol=1e-9)
+        assert_allclose(verb(many[::-7]), among_many[::-7], rtol=1e-7, atol=1e-9)
+
+
+def test_use_leaves_the_fitted_estimator_as_it_is(transformer, X):
+    transformer.set_params(backbone=MLP((8,), norm="batch", dropout=0.5)).fit(X)
+    with unchanged(transformer):
+        first = outputs(transformer, X)
+        outputs(transformer, X.astype(np.float32))
+        if hasattr(transformer, "sample"):
+            transformer.inverse_transform(transformer.sample(5)[:, :3])
+        assert_same(outputs(transformer, X), first)
+
+
+def test_float32_rows_give_float32_codes_close_to_those_of_float64(transformer, X):
+    transformer.fit(X)
+    Z = transformer.transform(X.astype(np.float32))
+    assert Z.dtype == np.float32
+    assert_allclose(Z, transformer.transform(X), rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_from_a_gpu_works_where_there_is_none(transformer, X, monkeypatch):
+    expected = outputs(transformer.set_params(device="cpu").fit(X), X)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    transformer.device_ = "cuda:1"
+    assert_same(outputs(transformer, X), expected)
+
+
+# Containers
+
+
+@decoders
+def test_decoded_rows_are_arrays_for_an_array(kind, X):
+    estimator = kind(**quick).fit(X)
+    assert type(estimator.inverse_transform(estimator.transform(X))) is np.ndarray
+    if kind is VAETransformer:
+        assert type(estimator.sample(4, random_state=0)) is np.ndarray
+
+
+@decoders
+def test_decoded_rows_are_pandas_for_pandas_and_keep_the_index(kind, X):
+    expected = kind(**quick).fit(X)
+    frame = pd.DataFrame(X, columns=list("abcde"), index=np.arange(60) * 3 + 1)
+    estimator = kind(**quick).set_output(transform="pandas").fit(frame)
+    Z = estimator.transform(frame)
+    assert_array_equal(Z.index, frame.index)
+    assert list(Z.columns) == [f"{kind.__name__.lower()}{i}" for i in range(3)]
+    back = estimator.inverse_transform(Z)
+    assert_array_equal(back.index, frame.index)
+    assert list(back.columns) == list("abcde")
+    assert_allclose(back, expected.inverse_transform(Z.to_numpy()), rtol=1e-6)
+    assert list(estimator.inverse_transform(Z.to_numpy()).columns) == list("abcde")
+    if kind is VAETransformer:
+        new = estimator.sample(4, random_state=0)
+        assert list(new.columns) == list("abcde")
+        assert_allclose(new, expected.sample(4, random_state=0), rtol=1e-6)
+
+
+@decoders
+def test_read_only_codes_are_decoded_without_a_warning(kind, X, request):
+    request.addfinalizer(lambda: torch.set_warn_always(False))
+    torch.set_warn_always(True)
+    estimator = kind(**quick).fit(X)
+    Z = estimator.transform(X)
+    expected = estimator.inverse_transform(Z)
+    Z.flags.writeable = False
+    assert_array_equal(estimator.inverse_transform(Z), expected)
+
+
+@decoders
+def test_decoded_rows_are_polars_for_polars(kind, X):
+    expected = kind(**quick).fit(X)
+    frame = pl.DataFrame(X, schema=list("abcde"))
+    estimator = kind(**quick).set_output(transform="polars").fit(frame)
+    Z = estimator.transform(frame)
+    assert isinstance(Z, pl.DataFrame)
+    back = estimator.inverse_transform(Z)
+    assert isinstance(back, pl.DataFrame)
+    assert back.columns == list("abcde")
+    assert_allclose(back, expected.inverse_transform(Z.to_numpy()), rtol=1e-6)
+    if kind is VAETransformer:
+        new = estimator.sample(4, random_state=0)
+        assert new.columns == list("abcde")
+        assert_allclose(new, expected.sample(4, random_state=0), rtol=1e-6)
+
+
+# Fitted state
+
+
+def reload_with_joblib(estimator):
+    file = io.BytesIO()
+    joblib.dump(estimator, file)
+    return joblib.load(file)
+
+
+@pytest.mark.parametrize(
+    "reload", [lambda e: pickle.loads(pickle.dumps(e)), reload_with_joblib]
+)
+@pytest.mark.parametrize("norm", [None, "batch"])
+def test_a_reloaded_estimator_is_the_same(transformer, X, reload, norm):
+    transformer.set_params(backbone=MLP((8,), norm=norm)).fit(pd.DataFrame(X))
+    again = reload(transformer)
+    assert repr(again) == repr(transformer)
+    assert_same(outputs(again, X), outputs(transformer, X))
+
+
+def test_fitted_estimators_hold_no_rows_no_optimiser_and_rest_on_the_cpu(
+    transformer, X
+):
+    few = clone(transformer).fit(X)
+    many = clone(transformer).set_params(batch_size=320).fit(np.tile(X, (20, 1)))
+    assert len(few.history_["loss"]) == len(many.history_["loss"])
+    content, of_many = pickle.dumps(few), pickle.dumps(many)
+    assert abs(len(content) - len(of_many)) < 500
+    assert b"torch.optim" not in content
+    n_parameters = sum(p.numel() for p in few.module_.parameters())
+    assert len(content) < 4 * n_parameters + 30_000
+    for tensor in few.module_.state_dict().values():
+        assert tensor.device.type == "cpu"
+        assert not tensor.is_floating_point() or tensor.dtype == torch.float32
+    assert not any(
+        p.requires_grad or p.grad is not None for p in few.module_.parameters()
+    )
+    assert not few.module_.training
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_parameters_table_and_weights_rebuild_the_estimator(
+    transformer, X, standardize
+):
+    frame = pd.DataFrame(X / X.std(axis=0), columns=list("abcde")).assign(f=7.0)
+    transformer.set_params(
+        backbone=MLP((8,), norm="batch"), standardize=standardize
+    ).fit(frame)
+    state = json.loads(json.dumps(transformer.table_.get_state()))
+    weights = io.BytesIO()
+    torch.save(transformer.module_.state_dict(), weights)
+
+    again = type(transformer)(**transformer.get_params(deep=False))
+    again.table_ = Table.from_state(state)
+    again.module_ = again._build_module(again.table_.columns).eval()
+    again.module_.load_state_dict(torch.load(io.BytesIO(weights.getvalue())))
+    again.device_ = "cpu"
+    again.n_features_in_ = len(again.table_.columns)
+    again.feature_names_in_ = np.asarray(state["names"], dtype=object)
+    assert_same(outputs(again, frame), outputs(transformer, frame))
+    if hasattr(transformer, "inverse_transform"):
+        Z = transformer.transform(frame)
+        pd.testing.assert_frame_equal(
+            again.inverse_transform(Z), transformer.inverse_transform(Z)
+        )
+    if hasattr(transformer, "sample"):
+        pd.testing.assert_frame_equal(
+            again.sample(9, random_state=0), transformer.sample(9, random_state=0)
+        )
+
+
+def test_max_iter_auto_takes_a_thousand_steps(transformer, X):
+    transformer.set_params(backbone=MLP((4,)), max_iter="auto", batch_size=3).fit(X)
+    assert transformer.n_iter_ == 50
+    assert len(transformer.history_["loss"]) == 50
+
+
+def test_history_holds_the_terms_of_the_loss_of_every_epoch(transformer, X):
+    history = transformer.set_params(early_stopping=True).fit(X).history_
+    terms = {
+        AutoencoderTransformer: {"reconstruction"},
+        VAETransformer: {"reconstruction", "kl"},
+        ContrastiveTransformer: {"nt_xent"},
+    }[type(transformer)]
+    names = {"loss", *terms}
+    assert history.keys() == names | {f"validation_{name}" for name in names}
+    assert {len(values) for values in history.values()} == {transformer.n_iter_}
+    for prefix in ("", "validation_"):
+        total = np.sum([history[prefix + term] for term in terms], axis=0)
+        assert_allclose(history[prefix + "loss"], total, rtol=1e-6)
+
+
+def test_verbose_is_silence_a_bar_or_a_line_per_epoch(transformer, X, capfd):
+    transformer.fit(X)
+    assert capfd.readouterr() == ("", "")
+    transformer.set_params(verbose=1).fit(X)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "loss=" in err
+    transformer.set_params(verbose=2).fit(X)
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert len(out.splitlines()) == 3

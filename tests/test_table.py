@@ -1,0 +1,164 @@
+"""The border between the user's columns and the matrix of the modules."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skrepr import AutoencoderTransformer
+from skrepr._table import Table
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def make_table(X, standardize=True, original=None):
+    return Table.fit(
+        X, standardize=standardize, original=X if original is None else original
+    )
+
+
+def timestamps(n=300):
+    """Columns with an offset that float32 cannot hold beside their signal."""
+    rng = np.random.default_rng(0)
+    dates = pd.date_range("2024-01-01", periods=n, freq="D")
+    return {
+        "unix milliseconds of an hour": 1.7e12 + rng.uniform(0, 3.6e6, n),
+        "unix nanoseconds of a minute": 1.7e18 + rng.uniform(0, 6e10, n).round(-3),
+        "YYYYMMDD": dates.strftime("%Y%m%d").to_numpy(float),
+    }
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_standardised_columns_have_mean_0_and_variance_1(rng, dtype):
+    X = (rng.normal(size=(500, 3)) * [1e-6, 1.0, 1e6] + [0, 3, 1e6]).astype(dtype)
+    matrix = make_table(X).to_matrix(X)
+    assert matrix.dtype == dtype
+    assert_allclose(matrix.mean(axis=0, dtype=float), 0, atol=1e-5)
+    assert_allclose(matrix.std(axis=0, dtype=float), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize(("dtype", "rtol"), [(np.float32, 1e-6), (np.float64, 1e-14)])
+def test_the_way_there_and_back_is_the_identity(rng, standardize, dtype, rtol):
+    X = (rng.normal(size=(70, 4)) * [1e-3, 1, 1e3, 0] + [0, 1, -5, 7]).astype(dtype)
+    table = make_table(X, standardize)
+    back = table.from_matrix(table.to_matrix(X))
+    assert (np.abs(back - X) <= rtol * np.abs(X).max(axis=0)).all()
+
+
+def test_many_rows_are_scaled_as_few_are(rng):
+    X = rng.normal(size=(70_000, 2))
+    table = make_table(X)
+    last = table.to_matrix(X[-10:])
+    assert_array_equal(table.to_matrix(X)[-10:], last)
+
+
+@pytest.mark.parametrize("kind", timestamps())
+def test_a_large_offset_does_not_drown_the_signal(kind):
+    x = timestamps()[kind]
+    X = x[:, None]
+    table = make_table(X)
+    matrix = table.to_matrix(X, np.float32)
+    exact = (x - x.mean()) / x.std()
+    assert_allclose(matrix[:, 0], exact, atol=1e-4)
+    back = table.from_matrix(matrix)[:, 0]
+    assert np.abs(back - x).max() < 1e-5 * x.std() + np.spacing(x.max())
+
+
+def test_an_autoencoder_tells_rows_apart_that_differ_little_beside_the_offset():
+    columns = timestamps()
+    X = np.column_stack(list(columns.values()))
+    ae = AutoencoderTransformer(3, augmentation=None, random_state=0).fit(X)
+    residual = ae.inverse_transform(ae.transform(X)) - X
+    assert (residual.std(axis=0) < 0.1 * X.std(axis=0)).all()
+    one_minute_later = X + np.array([60_000, 0, 0])
+    moved = np.abs(ae.transform(one_minute_later) - ae.transform(X)).max(axis=1)
+    assert (moved > 0.01 * ae.transform(X).std(axis=0).max()).all()
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e-300, -7e15, 1e300])
+def test_a_constant_column_is_0_in_the_matrix_and_comes_back_exactly(
+    rng, standardize, value
+):
+    X = np.column_stack([np.full(99, value), rng.normal(size=99)])
+    table = make_table(X, standardize)
+    assert table.varies.tolist() == [False, True]
+    new = np.array([[value + 5, 0.0], [3.0, 1.0]])
+    assert_array_equal(table.to_matrix(new)[:, 0], 0)
+    assert_array_equal(table.from_matrix(rng.normal(size=(4, 2)))[:, 0], value)
+
+
+def test_the_spread_of_rounding_is_no_signal():
+    X = np.array([[0.1 + 0.2, 1.0], [0.3, 2.0], [0.3, 3.0]])
+    assert make_table(X).varies.tolist() == [False, True]
+
+
+def test_a_small_spread_beside_a_large_offset_is_signal():
+    X = 1e9 + np.arange(5.0)[:, None] * 1e-3
+    assert make_table(X).varies.all()
+
+
+@pytest.mark.parametrize("names", [None, ["small", "huge"]])
+def test_values_too_large_for_a_variance_are_an_error_that_names_the_column(names):
+    X = np.column_stack([np.arange(4.0), [1e200, -1e200, 3e200, 0.0]])
+    original = X if names is None else pd.DataFrame(X, columns=names)
+    shown = 1 if names is None else "'huge'"
+    with pytest.raises(ValueError, match=rf"Column {shown} holds values up to 3\.0e\+"):
+        make_table(X, original=original)
+
+
+def test_the_layout_tells_the_parts_the_moments_in_units_of_the_matrix(rng):
+    X = rng.normal(size=(50, 2)) * [2, 0] + [5, 3]
+    raw, scaled = (make_table(X, flag).columns for flag in (False, True))
+    assert len(raw) == len(scaled) == 2
+    assert_allclose(raw.mean, [X[:, 0].mean(), 0])
+    assert_allclose(raw.std, [X[:, 0].std(), 0])
+    assert_allclose(scaled.mean, 0, atol=1e-15)
+    assert_allclose(scaled.std, [1, 0])
+    assert_allclose(scaled.scale, [X[:, 0].std(), 1])
+    assert scaled.names == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "original",
+    [
+        lambda X: X,
+        lambda X: pd.DataFrame(X, columns=["a", "b", "c"]),
+        lambda X: pd.DataFrame(X),
+        lambda X: pl.DataFrame(X, schema=["a", "b", "c"]),
+    ],
+    ids=["array", "pandas", "pandas with a range of columns", "polars"],
+)
+@pytest.mark.parametrize("standardize", [True, False])
+def test_the_state_survives_json(rng, original, standardize):
+    X = rng.normal(size=(30, 3)) * [1 / 3, 1e-9, 0] + [0.1, 1e9, 1 / 7]
+    table = make_table(X, standardize, original(X))
+    rebuilt = Table.from_state(json.loads(json.dumps(table.get_state())))
+    assert_array_equal(rebuilt.to_matrix(X), table.to_matrix(X))
+    assert_array_equal(rebuilt.from_matrix(X), table.from_matrix(X))
+    assert rebuilt.get_state() == table.get_state()
+    assert type(rebuilt.wrap(X)) is type(table.wrap(X))
+
+
+def test_rows_come_back_in_the_container_they_came_in(rng):
+    X = rng.normal(size=(3, 2))
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    assert type(make_table(X).wrap(X)) is np.ndarray
+    pd.testing.assert_frame_equal(make_table(X, original=frame).wrap(X), frame)
+    frame = pl.DataFrame(X, schema=["a", "b"])
+    assert make_table(X, original=frame).wrap(X).equals(frame)
+
+
+def test_pandas_rows_take_the_index_of_what_they_were_made_from(rng):
+    X = rng.normal(size=(3, 2))
+    table = make_table(X, original=pd.DataFrame(X, columns=["a", "b"]))
+    codes = pd.DataFrame(X, index=[7, 3, 5])
+    assert table.wrap(X, like=codes).index.tolist() == [7, 3, 5]
+    assert table.wrap(X, like=X).index.tolist() == [0, 1, 2]

@@ -1,0 +1,365 @@
+"""The VAE against probabilistic PCA, and its bound, scores and samples."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+from torch.distributions import Bernoulli as TorchBernoulli
+from torch.distributions import Normal, kl_divergence
+
+from skrepr import VAETransformer
+from skrepr._training import Batch
+from skrepr.backbones import MLP
+from skrepr.likelihoods import Gaussian
+
+
+def rows(n=500):
+    """Six correlated columns in very different units."""
+    rng = np.random.default_rng(0)
+    signal = rng.normal(size=(n, 3)) * [3, 2, 0.5]
+    X = signal @ rng.normal(size=(3, 6)) + 0.5 * rng.normal(size=(n, 6))
+    return X * [1, 1e3, 1e-3, 5, 0.1, 1] + [0, 1e4, 0, 0, 3, 100]
+
+
+def binary_rows(n=200):
+    rng = np.random.default_rng(0)
+    logits = 3 * rng.normal(size=(n, 2)) @ rng.normal(size=(2, 7))
+    return (rng.logistic(size=(n, 7)) < logits) * 1.0
+
+
+def make(n_components=2, **params):
+    params = {"backbone": MLP((16,)), "max_iter": 20, "random_state": 0} | params
+    return VAETransformer(n_components, **params)
+
+
+def batch(x, progress=1.0):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.as_tensor(x).float()
+    return Batch(x, None, torch.arange(len(x)), torch.tensor(progress), generator)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return make(3, max_iter=200).fit(rows())
+
+
+def log_weights(vae, X):
+    """Compute log p(x, z) - log q(z|x) of the model's draws, (n_draws, n), anew."""
+    module = vae.module_
+    with torch.no_grad():
+        x = torch.from_numpy(vae.table_.to_matrix(X)).float()
+        mean, log_variance = module.encoder(x).chunk(2, dim=1)
+        posterior = Normal(mean, (log_variance / 2).exp())
+        z = posterior.mean + posterior.stddev * module.noise[:, None, :]
+        output = module.decoder(z)
+        if vae.likelihood == "bernoulli":
+            log_prob = TorchBernoulli(logits=output).log_prob(torch.tensor(X).float())
+        else:
+            scale = module.likelihood.log_scale.exp()
+            log_prob = (
+                Normal(output, scale).log_prob(x) - torch.tensor(vae.table_.scale).log()
+            )
+        ratio = Normal(0, 1).log_prob(z) - posterior.log_prob(z)
+        return (log_prob.sum(-1) + ratio.sum(-1)).double().numpy()
+
+
+# The model.
+
+
+def test_a_linear_vae_is_probabilistic_pca():
+    X = rows()
+    scaler = StandardScaler().fit(X)
+    pca = PCA(2).fit(scaler.transform(X))
+    vae = make(
+        backbone=MLP(()), learning_rate=0.02, max_iter=1000, n_importance_samples=256
+    ).fit(X)
+
+    noise_variance = vae.module_.likelihood.log_scale.exp().item() ** 2
+    assert noise_variance == pytest.approx(pca.noise_variance_, rel=0.02)
+    # The marginal covariance of the rows is that of the model.
+    weight = vae.module_.decoder[0].weight.double().numpy()
+    covariance = weight @ weight.T + noise_variance * np.eye(6)
+    assert_allclose(covariance, pca.get_covariance(), atol=0.05)
+
+    # In the user's units the density changes by the scaling's Jacobian.
+    expected = pca.score_samples(scaler.transform(X)) - np.log(scaler.scale_).sum()
+    scores = vae.score_samples(X)
+    assert scores.mean() == pytest.approx(expected.mean(), abs=0.03)
+    assert vae.score(X) == pytest.approx(scores.mean())
+    assert np.corrcoef(scores, expected)[0, 1] > 0.995
+    assert np.abs(scores - expected).mean() < 0.1
+
+    posterior_mean = pca.transform(scaler.transform(X))
+    codes = np.column_stack([vae.transform(X), np.ones(len(X))])
+    _, residual, *_ = np.linalg.lstsq(codes, posterior_mean, rcond=None)
+    assert (residual < 0.01 * np.square(posterior_mean).sum(axis=0)).all()
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_scores_are_densities_in_the_users_units(standardize):
+    X = np.random.default_rng(0).normal(size=(1000, 2)) * [0.2, 3] + [5, -1]
+    vae = make(standardize=standardize, max_iter=300, learning_rate=0.01)
+    scores = vae.set_params(n_importance_samples=128).fit(X).score_samples(X)
+    expected = stats.norm([5, -1], [0.2, 3]).logpdf(X).sum(axis=1)
+    assert scores.mean() == pytest.approx(expected.mean(), abs=0.15)
+
+
+# The loss.
+
+
+def test_the_loss_is_minus_the_elbo():
+    vae = make(3, beta=0.7, max_iter=2).fit(rows(100))
+    x = torch.from_numpy(vae.table_.to_matrix(rows(100), np.float32))
+    terms = vae.module_.loss(batch(x))
+    mean, log_variance = vae.module_.posterior(x)
+    posterior = Normal(mean, (log_variance / 2).exp())
+    kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(dim=1).mean()
+    torch.testing.assert_close(terms["kl"], 0.7 * kl, rtol=1e-4, atol=1e-6)
+
+    noise = torch.empty_like(mean).normal_(generator=batch(x).generator)
+    output = vae.module_.decoder(mean + posterior.stddev * noise)
+    scale = vae.module_.likelihood.log_scale.exp()
+    log_prob = Normal(output, scale).log_prob(x).sum(dim=1).mean()
+    torch.testing.assert_close(terms["reconstruction"], -log_prob)
+
+
+@pytest.mark.parametrize("beta", [1.0, 4.0])
+def test_the_weight_of_the_kl_rises_from_0_to_beta(beta):
+    vae = make(3, beta=beta, kl_warmup=0.5, max_iter=2).fit(rows(100))
+    x = vae.table_.to_matrix(rows(100), np.float32)
+    kl = [vae.module_.loss(batch(x, p))["kl"].item() for p in (0, 0.25, 0.5, 0.9, 1)]
+    assert kl[0] == 0
+    assert_allclose(np.array(kl[1:]) / kl[-1], [0.5, 1, 1, 1], rtol=1e-5)
+    plain = make(3, kl_warmup=0.0, max_iter=2).fit(rows(100))
+    full = [plain.module_.loss(batch(x, p))["kl"].item() for p in (0, 1)]
+    assert full[0] == full[1] > 0
+
+
+def test_the_warm_up_shows_in_the_history_but_not_in_validation():
+    vae = make(kl_warmup=1.0, max_iter=4, learning_rate=1e-12, early_stopping=True)
+    history = vae.fit(rows(100)).history_
+    assert_allclose(np.array(history["kl"]) / history["kl"][1], [0, 1, 2, 3], rtol=1e-3)
+    assert np.ptp(history["validation_kl"]) < 1e-6
+
+
+def test_the_kl_stays_above_0_at_the_defaults():
+    history = VAETransformer(random_state=0).fit(rows(300)).history_
+    assert history["kl"][-1] > 0.5
+    assert_allclose(
+        history["loss"], np.add(history["reconstruction"], history["kl"]), rtol=1e-6
+    )
+
+
+def test_latents_the_data_have_no_use_for_stay_at_the_prior():
+    Z = np.random.default_rng(0).normal(size=(500, 1))
+    X = Z @ np.ones((1, 4)) + 0.3 * np.random.default_rng(1).normal(size=(500, 4))
+    codes = make(5, max_iter=1000).fit(X).transform(X)
+    spread = np.sort(codes.std(axis=0))
+    assert spread[-1] > 0.9
+    assert spread[-2] < 0.3
+
+
+def test_a_larger_beta_gives_a_smaller_kl():
+    divergences = []
+    for beta in 0.1, 1.0, 10.0:
+        vae = make(3, beta=beta, likelihood=Gaussian(1.0), max_iter=200)
+        divergences.append(vae.fit(rows(200)).history_["kl"][-1] / beta)
+    assert divergences[0] > 1.5 * divergences[1] > 1.5 * 1.5 * divergences[2]
+
+
+@pytest.mark.parametrize("size", [1e4, 1e12])
+def test_huge_rows_have_a_finite_loss_gradient_and_score(fitted, size):
+    module = make(2, max_iter=1).fit(rows(50)).module_.requires_grad_(True)
+    x = torch.full((5, 6), size)
+    terms = module.loss(batch(x))
+    sum(terms.values()).backward()
+    assert all(term.isfinite() for term in terms.values())
+    assert all(p.grad.isfinite().all() for p in module.parameters())
+    log_variance = module.posterior(x)[1]
+    assert log_variance.exp().isfinite().all()
+    assert (log_variance.exp() > 0).all()
+    assert np.isfinite(fitted.score_samples(rows(5) * size)).all()
+
+
+# Scores.
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_scores_are_the_importance_weighted_bound_of_the_models_own_draws(likelihood):
+    X = binary_rows() if likelihood == "bernoulli" else rows(200)
+    vae = make(3, likelihood=likelihood, max_iter=100).fit(X)
+    weights = log_weights(vae, X)
+    assert weights.shape == (32, 200)
+    expected = np.log(np.exp(weights - weights.max(0)).mean(axis=0)) + weights.max(0)
+    scores = vae.score_samples(X)
+    assert scores.dtype == np.float64
+    assert_allclose(scores, expected, rtol=1e-4, atol=1e-3)
+    # Never below the ELBO of the same draws, in any row.
+    elbo = weights.mean(axis=0)
+    assert (scores >= elbo - 1e-4).all()
+    assert (scores > elbo + 1e-3).mean() > 0.9
+
+
+def test_more_draws_raise_the_score():
+    X = rows(200)
+    vae = make(3, n_importance_samples=512, max_iter=100).fit(X)
+    noise = vae.module_.noise
+    means = []
+    for n in 1, 8, 64, 512:  # the mean score of all the parts of n draws
+        scores = []
+        for part in noise.split(n):
+            vae.module_.noise = part
+            scores.append(vae.score_samples(X))
+        means.append(np.mean(scores, axis=0))
+    assert (np.diff(means, axis=0) > -1e-9).all()
+    assert (np.diff(means, axis=0).mean(axis=1) > [0.03, 0.003, 3e-4]).all()
+
+
+def test_the_number_of_draws_does_not_touch_the_training():
+    X = rows(100)
+    a, b = (make(n_importance_samples=n, max_iter=3).fit(X) for n in (1, 100))
+    assert_array_equal(a.transform(X), b.transform(X))
+
+
+def test_scores_do_not_depend_on_chance_or_on_company(fitted):
+    X = rows()
+    scores = fitted.score_samples(X)
+    assert_array_equal(fitted.score_samples(X), scores)
+    alone = np.concatenate([fitted.score_samples(X[i : i + 1]) for i in range(20)])
+    assert_allclose(alone, scores[:20], rtol=1e-7, atol=1e-9)
+    many = fitted.score_samples(np.resize(X, (5000, 6)))
+    assert_allclose(many[-500:], scores, rtol=1e-7, atol=1e-9)
+
+
+def test_strange_rows_have_the_lowest_scores(fitted):
+    X = rows()
+    strange = X[:50] + 6 * X.std(axis=0) * np.eye(6)[np.arange(50) % 6]
+    assert fitted.score_samples(strange).max() < np.quantile(
+        fitted.score_samples(X), 0.1
+    )
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_a_constant_column_contributes_nothing(standardize):
+    vae = make(standardize=standardize, max_iter=2).fit(np.insert(rows(50), 2, 5.0, 1))
+    X = np.insert(rows(50), 2, 5.0, axis=1)
+    elsewhere = X.copy()
+    elsewhere[:, 2] = 77
+    assert_array_equal(vae.score_samples(elsewhere), vae.score_samples(X))
+
+
+def test_bernoulli_scores_are_log_probabilities():
+    X = binary_rows()[:, :4]
+    vae = make(likelihood="bernoulli", max_iter=300, n_importance_samples=512).fit(X)
+    every = np.array(np.meshgrid(*[[0.0, 1.0]] * 4)).reshape(4, -1).T
+    assert np.exp(vae.score_samples(every)).sum() == pytest.approx(1, abs=0.05)
+    assert (vae.score_samples(X) < 0).all()
+
+
+# Samples.
+
+
+@pytest.mark.parametrize(
+    ("params", "tolerance"),
+    [
+        ({}, 0.1),
+        ({"n_components": 5}, 0.1),
+        ({"n_components": 5, "backbone": MLP(()), "learning_rate": 0.02}, 0.05),
+    ],
+    ids=["defaults", "5 components", "linear"],
+)
+def test_samples_have_the_moments_of_the_training_rows(params, tolerance):
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=(5, 5))
+    covariance = factor @ factor.T + 0.2 * np.eye(5)
+    X = rng.multivariate_normal(np.zeros(5), covariance, size=1500)
+    X = X * [1, 100, 1e-3, 10, 1] + [0, 1e3, 5, -3, 1e6]
+    vae = VAETransformer(random_state=0).set_params(**params).fit(X)
+    S = vae.sample(20_000, random_state=0)
+    assert (np.abs(S.mean(axis=0) - X.mean(axis=0)) < 0.05 * X.std(axis=0)).all()
+    assert_allclose(S.std(axis=0), X.std(axis=0), rtol=tolerance)
+    assert_allclose(np.corrcoef(S.T), np.corrcoef(X.T), atol=tolerance)
+
+
+def test_samples_are_spread_as_the_likelihood_says():
+    X = rows(100)
+    scale = 0.5
+    vae = make(likelihood=Gaussian(scale), backbone=MLP(()), max_iter=300).fit(X)
+    weight = vae.module_.decoder[0].weight.double().numpy()
+    expected = np.sqrt(np.square(weight).sum(axis=1) + scale**2) * X.std(axis=0)
+    found = vae.sample(50_000, random_state=0).std(axis=0)
+    assert_allclose(found, expected, rtol=0.02)
+
+
+def test_random_state_fixes_the_samples(fitted):
+    state = torch.get_rng_state(), check_random_state(None).get_state()[1].tolist()
+    a = fitted.sample(10, random_state=3)
+    assert_array_equal(fitted.sample(10, random_state=3), a)
+    assert not np.allclose(fitted.sample(10, random_state=4), a)
+    stream = np.random.RandomState(0)
+    first, second = (fitted.sample(10, random_state=stream) for _ in range(2))
+    assert not np.allclose(first, second)
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert check_random_state(None).get_state()[1].tolist() == state[1]
+    assert not np.allclose(fitted.sample(1), fitted.sample(1))
+
+
+def test_samples_come_in_the_container_of_the_training_rows():
+    X = pd.DataFrame(rows(50), columns=list("abcdef"))
+    X.insert(2, "constant", 1 / 3)
+    vae = make(max_iter=2).fit(X)
+    S = vae.sample(np.int64(7), random_state=0)
+    assert S.columns.tolist() == X.columns.tolist()
+    assert len(S) == 7
+    assert (S["constant"] == 1 / 3).all()
+    assert (S.dtypes == np.float64).all()
+    assert len(vae.sample()) == 1
+
+
+def test_bernoulli_samples_are_0_or_1_in_the_proportions_of_the_columns():
+    X = binary_rows(500)
+    vae = make(likelihood="bernoulli", max_iter=500, learning_rate=3e-3).fit(X)
+    S = vae.sample(5000, random_state=0)
+    assert set(S.ravel()) == {0.0, 1.0}
+    assert_allclose(S.mean(axis=0), X.mean(axis=0), atol=0.06)
+    assert_allclose(np.corrcoef(S.T), np.corrcoef(X.T), atol=0.2)
+
+
+@pytest.mark.parametrize("n_samples", [0, -1, 2.0, "3", None])
+def test_the_number_of_samples_must_be_a_positive_integer(fitted, n_samples):
+    with pytest.raises(ValueError, match="n_samples must be a positive integer"):
+        fitted.sample(n_samples)
+
+
+# Codes.
+
+
+def test_codes_are_posterior_means(fitted):
+    X = rows()
+    x = torch.from_numpy(fitted.table_.to_matrix(X, np.float32))
+    with torch.no_grad():
+        mean = fitted.module_.encoder(x)[:, :3]
+    assert_allclose(fitted.transform(X), mean, atol=1e-4)
+
+
+def test_reconstructions_are_those_of_the_posterior_mean(fitted):
+    X = rows()
+    decoded = fitted.inverse_transform(fitted.transform(X))
+    errors = np.square((decoded - X) / X.std(axis=0))
+    assert_allclose(fitted.reconstruction_error(X), errors, rtol=1e-5, atol=1e-10)
+    assert errors.mean() < 0.5
+
+
+def test_early_stopping_waits_for_the_warm_up():
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    params = {"early_stopping": True, "n_iter_no_change": 2, "max_iter": 60, "tol": 1e9}
+    assert make(kl_warmup=0.5, **params).fit(X).n_iter_ == 30 + 2
+    assert make(kl_warmup=0.0, **params).fit(X).n_iter_ == 1 + 2
+    assert math.isfinite(make(kl_warmup=1.0, **params).fit(X).score(X))
