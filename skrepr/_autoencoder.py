@@ -76,7 +76,7 @@ class AutoencoderTransformer(DecodingTransformer):
         Change of the encoder's input that is to be undone. None trains a plain
         autoencoder.
     penalty : {"l1"}, Penalty or None, default=None
-        Penalty on the code. "l1" gives sparse codes.
+        Penalty on the code. "l1" favours sparse codes.
     standardize : bool, default=True
         Whether the network sees centred columns of unit variance. Otherwise it sees
         the user's own values.

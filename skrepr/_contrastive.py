@@ -236,6 +236,7 @@ class ContrastiveTransformer(BaseTorchTransformer):
                     F.normalize(module.encode(view), dim=1).unflatten(0, group.shape)
                     for view in module.views(x, generator)
                 )
-                nearest = (a @ b.mT).argmax(dim=2)
-                hits += (nearest == torch.arange(size, device=x.device)).sum().item()
+                similarity = a @ b.mT
+                own = similarity.diagonal(dim1=1, dim2=2)
+                hits += (own >= similarity.amax(dim=2)).sum().item()
         return hits / groups.size

@@ -84,7 +84,7 @@ class Table:
             std = X.std(axis=0, dtype=np.float64)
             # The spread that rounding alone can give to equal values is no signal.
             constant = high - low <= 10 * np.finfo(np.float64).eps * largest
-        too_large = ~np.isfinite(mean) | ~np.isfinite(std)
+        too_large = ~constant & ~(np.isfinite(mean) & np.isfinite(std))
         if too_large.any():
             j = int(np.flatnonzero(too_large)[0])
             raise ValueError(

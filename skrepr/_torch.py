@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -66,17 +67,11 @@ class Seeded(TorchDispatchMode):
     ----------
     generator : torch.Generator
         On the device the operations run on.
-
-    Attributes
-    ----------
-    drew : bool
-        Whether an operation without a generator of its own was met so far.
     """
 
     def __init__(self, generator):
         super().__init__()
         self.generator = generator
-        self.drew = False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -85,7 +80,6 @@ class Seeded(TorchDispatchMode):
             or kwargs.get("generator") is not None
         ):
             return func(*args, **kwargs)
-        self.drew = True
         if func is torch.ops.aten.native_dropout.default:  # the fused one, on a GPU
             return self._dropout(*args, **kwargs)
         if all(argument.name != "generator" for argument in func._schema.arguments):
@@ -100,6 +94,42 @@ class Seeded(TorchDispatchMode):
             return x.clone(), keep
         keep.bernoulli_(1 - p, generator=self.generator)
         return x * keep * (1 / (1 - p) if p < 1 else 0.0), keep
+
+
+# Layers that never draw a random number in a forward pass.
+_DETERMINISTIC = (
+    nn.Sequential,
+    nn.Linear,
+    nn.BatchNorm1d,
+    nn.LayerNorm,
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Tanh,
+)
+
+
+def may_draw(module):
+    """Tell whether a layer of a module may draw random numbers by itself.
+
+    The modules of this package draw from the generator of the batch alone; of others
+    only a few layers are known not to.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    bool
+    """
+    return any(
+        type(layer) not in _DETERMINISTIC
+        and not type(layer).__module__.startswith("skrepr.")
+        for layer in module.modules()
+    )
 
 
 def generators(seed, device):
@@ -184,4 +214,7 @@ def apply(module, function, matrix, *, max_cells=2**21, cells_per_row=None):
 
 def to_tensor(matrix, like):
     """Copy a NumPy matrix to the device and precision of the tensor `like`."""
-    return torch.as_tensor(np.ascontiguousarray(matrix)).to(like)
+    # torch.tensor copies: torch warns of sharing the memory of a read-only array.
+    return torch.tensor(
+        np.ascontiguousarray(matrix), dtype=like.dtype, device=like.device
+    )

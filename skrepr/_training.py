@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from skrepr._torch import Seeded
+from skrepr._torch import Seeded, may_draw
 
 _WARMUP = 0.1  # share of the steps in which the learning rate rises
 _LEAST_PATIENCE = 10  # epochs early stopping waits at least
@@ -159,8 +159,7 @@ class Trainer:
             {"params": others, "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
-        # Layers that draw random numbers by themselves are found in the first epoch.
-        self._seeded: Seeded | nullcontext = Seeded(generator)
+        self._may_draw = may_draw(module)
 
     def step(self, batch, rate):
         """Take one step of the optimiser.
@@ -179,17 +178,20 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * rate
         self.optimizer.zero_grad(set_to_none=True)
-        with self._seeded:
+        with self.seeded(self.generator):
             terms = self.module.loss(batch)
             sum(terms.values()).backward()
         self.optimizer.step()
         self.module.after_step()
         return {name: term.detach() for name, term in terms.items()}
 
-    def stop_seeding_if_unused(self):
-        """Drop the interception of random operations if it met none."""
-        if isinstance(self._seeded, Seeded) and not self._seeded.drew:
-            self._seeded = nullcontext()
+    def seeded(self, generator):
+        """Return a context in which the layers, too, draw from `generator`.
+
+        Interception costs every operation a call, so it is left out for modules that
+        take all their random numbers from the batch's generator.
+        """
+        return Seeded(generator) if self._may_draw else nullcontext()
 
     def record(self, prefix, means):
         """Append one epoch's means of the loss terms to the history."""
@@ -289,7 +291,6 @@ def _train_epoch(trainer, source, sampler, epoch, n_steps, bar):
         terms = trainer.step(batch, one_cycle((first + i + 0.5) / n_steps))
         _accumulate(totals, terms, len(index))
         bar.update()
-    trainer.stop_seeding_if_unused()
     means = _means(totals, len(source))
     trainer.record("", means)
     if not math.isfinite(sum(means.values())):
@@ -311,7 +312,8 @@ def _validate(trainer, source, sampler):
     totals: dict[str, torch.Tensor] = {}
     for index in sampler.in_order(source.device):
         x, y = source.rows(index)
-        terms = trainer.module.loss(Batch(x, y, index, finished, generator))
+        with trainer.seeded(generator):
+            terms = trainer.module.loss(Batch(x, y, index, finished, generator))
         _accumulate(totals, terms, len(index))
     trainer.record("validation_", _means(totals, len(source)))
 

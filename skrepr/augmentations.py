@@ -40,20 +40,20 @@ class GaussianNoise(Augmentation):
 
     Parameters
     ----------
-    scale : float, default=0.1
+    scale : float, default=0.5
         Standard deviation of the noise, in standard deviations of the column.
 
     Examples
     --------
     >>> from skrepr import AutoencoderTransformer
     >>> from skrepr.augmentations import GaussianNoise
-    >>> AutoencoderTransformer(augmentation=GaussianNoise(scale=0.5))
-    AutoencoderTransformer(augmentation=GaussianNoise(scale=0.5))
+    >>> AutoencoderTransformer(augmentation=GaussianNoise(scale=0.1))
+    AutoencoderTransformer(augmentation=GaussianNoise(scale=0.1))
     """
 
     _parameter_constraints: dict = {"scale": [Interval(Real, 0, None, closed="left")]}
 
-    def __init__(self, scale=0.1):
+    def __init__(self, scale=0.5):
         self.scale = scale
 
     def build(self, columns):

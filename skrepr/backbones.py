@@ -104,7 +104,7 @@ class MLP(Backbone):
     def _validate(self):
         super()._validate()
         for size in self.hidden_layer_sizes:
-            if not isinstance(size, Integral) or size < 1:
+            if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
                 raise ValueError(
                     "The 'hidden_layer_sizes' parameter of MLP must be a tuple of "
                     "positive integers, such as (128, 128), or () for a linear map. "

@@ -153,16 +153,18 @@ class _Gaussian(_LikelihoodModule):
 
     def __init__(self, columns, scale, noise):
         super().__init__(columns)
-        if noise and scale == "learned":
+        self.learned = scale == "learned"
+        if noise and self.learned:
             self.raw_log_scale = nn.Parameter(torch.zeros(()))
         elif noise:
             self.register_buffer("raw_log_scale", torch.tensor(math.log(scale)))
         self.log_jacobian = -float(np.log(columns.scale[columns.varies]).sum())
-        self.gain = _SCALE_GAIN if scale == "learned" else 1.0
 
     @property
     def log_scale(self):
-        return (self.gain * self.raw_log_scale).clamp(min=_MIN_LOG_SCALE)
+        if not self.learned:
+            return self.raw_log_scale
+        return (_SCALE_GAIN * self.raw_log_scale).clamp(min=_MIN_LOG_SCALE)
 
     def log_prob(self, x, output):
         log_scale = self.log_scale

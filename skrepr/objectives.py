@@ -47,7 +47,7 @@ class NTXent(Objective):
 
     Parameters
     ----------
-    temperature : float, default=0.5
+    temperature : float, default=0.2
         Divides the similarities. Low temperatures weigh the nearest negatives most.
 
     References
@@ -59,15 +59,15 @@ class NTXent(Objective):
     --------
     >>> from skrepr import ContrastiveTransformer
     >>> from skrepr.objectives import NTXent
-    >>> ContrastiveTransformer(objective=NTXent(temperature=0.2))
-    ContrastiveTransformer(objective=NTXent(temperature=0.2))
+    >>> ContrastiveTransformer(objective=NTXent(temperature=0.5))
+    ContrastiveTransformer(objective=NTXent(temperature=0.5))
     """
 
     _parameter_constraints: dict = {
         "temperature": [Interval(Real, 0, None, closed="neither")]
     }
 
-    def __init__(self, temperature=0.5):
+    def __init__(self, temperature=0.2):
         self.temperature = temperature
 
     def build(self, encoder, head, n_components):

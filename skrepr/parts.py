@@ -34,7 +34,15 @@ class TakesParts(BaseEstimator):
         for key in list(params):
             name, nested, _ = key.partition("__")
             value = params.get(name, getattr(self, name, None))
-            if nested and name in self._part_kinds and isinstance(value, str):
+            if not nested or name not in self._part_kinds:
+                continue
+            if value is None:
+                known = ", ".join(repr(known) for known in self._part_kinds[name].names)
+                raise ValueError(
+                    f"{key!r} cannot be set: {name} is None, which has no parameters. "
+                    f"Set {name} to a part or one of the names {known} first."
+                )
+            if isinstance(value, str):
                 params[name] = self._resolve(name, value)
         return super().set_params(**params)
 

@@ -28,7 +28,9 @@ class Penalty(Part):
 
 
 class L1(Penalty):
-    """Mean absolute value of the code: sparse codes.
+    """Mean absolute value of the code.
+
+    It makes codes small, and sparse where the data have sparse sources.
 
     Parameters
     ----------

@@ -276,3 +276,11 @@ def test_a_part_of_the_user_is_as_good_as_ours(X):
     contrastive.set_params(augmentation__first__rate="often")
     with pytest.raises(ValueError, match=r"'rate' .* Flip"):
         contrastive.fit(X)
+
+
+def test_a_parameter_of_an_absent_part_cannot_be_set():
+    message = r"'penalty__weight' cannot be set: penalty is None.*one of the names 'l1'"
+    with pytest.raises(ValueError, match=message):
+        AutoencoderTransformer(penalty=None).set_params(penalty__weight=0.1)
+    ae = AutoencoderTransformer(penalty=None)
+    assert ae.set_params(penalty="l1", penalty__weight=0.1).penalty.weight == 0.1

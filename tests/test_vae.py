@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -321,6 +322,9 @@ def test_samples_come_in_the_container_of_the_training_rows():
     assert (S["constant"] == 1 / 3).all()
     assert (S.dtypes == np.float64).all()
     assert len(vae.sample()) == 1
+    S = make(max_iter=2).fit(pl.from_pandas(X)).sample(3)
+    assert isinstance(S, pl.DataFrame)
+    assert S.columns == X.columns.tolist()
 
 
 def test_bernoulli_samples_are_0_or_1_in_the_proportions_of_the_columns():
