@@ -5,6 +5,8 @@ import os
 # Before scipy and torch are imported, here and in joblib's workers.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Old versions of polars warn of the fork that starts a worker of joblib's.
+os.environ.setdefault("POLARS_ALLOW_FORKING_THREAD", "1")
 
 import numpy as np
 import pytest

@@ -25,7 +25,7 @@ from skrepr.augmentations import Compose, FeatureMasking, GaussianNoise
 from skrepr.backbones import MLP, Backbone
 from skrepr.likelihoods import Gaussian
 from skrepr.objectives import NTXent
-from skrepr.penalties import L1
+from skrepr.penalties import L1, Penalty
 
 decoders = pytest.mark.parametrize(
     "kind", [AutoencoderTransformer, VAETransformer], ids=["ae", "vae"]
@@ -123,6 +123,13 @@ class Drawing(Backbone):
 
     def decoder(self, n_inputs, n_outputs):
         return nn.Sequential(nn.Dropout(0.1), nn.Linear(n_inputs, n_outputs))
+
+
+class DrawingPenalty(Penalty):
+    """The squared distance of the codes to as many draws from a normal distribution."""
+
+    def __call__(self, z):
+        return (z - torch.randn_like(z)).square().mean()
 
 
 # Parameters
@@ -626,6 +633,20 @@ def test_random_state_fixes_everything_and_touches_nothing(
         results.append([*outputs(estimator, X), *estimator.history_.values()])
         if hasattr(estimator, "sample"):
             results[-1].append(estimator.sample(5, random_state=0))
+        assert global_generators() == before
+    assert_same(*results)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_random_state_fixes_a_penalty_that_draws(X, early_stopping):
+    ae = AutoencoderTransformer(
+        penalty=DrawingPenalty(), early_stopping=early_stopping, **quick
+    )
+    results = []
+    for seed in (1, 2):
+        seed_global_generators(seed)
+        before = global_generators()
+        results.append([ae.fit_transform(X), *ae.history_.values()])
         assert global_generators() == before
     assert_same(*results)
 

@@ -139,19 +139,21 @@ figure.savefig(pictures / "strange_digits.png", dpi=120)
 # New rows
 # --------
 # The variational autoencoder draws codes from its prior, and rows given the codes.
-# Pixels between 0 and 1 suit the Bernoulli likelihood; `inverse_transform` gives the
-# mean of every pixel.
+# Pixels between 0 and 1 suit the Bernoulli likelihood, whose samples are black or
+# white; the codes' means, from `inverse_transform`, are in between.
 
 vae = VAETransformer(
     n_components=8, likelihood="bernoulli", max_iter=300, random_state=0
 )
 vae.fit(images / 16)
-codes = np.random.default_rng(0).normal(size=(20, 8))
-generated = vae.inverse_transform(codes)
+sampled = vae.sample(10, random_state=0)
+means = vae.inverse_transform(np.random.default_rng(0).normal(size=(10, 8)))
 figure, axes = plt.subplots(2, 10, figsize=(8, 2), layout="constrained")
-for axis, image in zip(axes.flat, generated, strict=True):
+for axis, image in zip(axes.flat, np.concatenate([sampled, means]), strict=True):
     axis.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])
+axes[0, 0].set_ylabel("samples")
+axes[1, 0].set_ylabel("means")
 figure.suptitle("New digits")
 figure.savefig(pictures / "new_digits.png", dpi=120)
 
