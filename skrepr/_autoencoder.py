@@ -207,12 +207,13 @@ class AutoencoderTransformer(DecodingTransformer):
         backbone = self._part("backbone")
         likelihood = self._part("likelihood").build(columns, noise=False)
         augmentation = self._part("augmentation")
+        penalty = self._part("penalty")
         return AutoencoderModule(
             backbone.encoder(len(columns), self.n_components),
             backbone.decoder(self.n_components, likelihood.n_outputs),
             likelihood,
             None if augmentation is None else augmentation.build(columns),
-            self._part("penalty"),
+            None if penalty is None else penalty.build(self.n_components),
             columns,
             self.n_components,
         )
@@ -250,6 +251,7 @@ class AutoencoderTransformer(DecodingTransformer):
         -------
         score : float
             Minus the mean squared reconstruction error of the standardised columns: 0
-            is perfect, -1 is what predicting every column's mean gives.
+            is perfect, -1 is what predicting every column's mean gives. A column that
+            is constant counts as perfect.
         """
         return float(self.score_samples(X).mean())

@@ -21,6 +21,8 @@ from skrepr.backbones import Backbone
 from skrepr.likelihoods import Likelihood
 from skrepr.parts import TakesParts, part_constraint
 
+_NEVER_SEEN = 36.0  # squared error of another value in a column that was constant
+
 
 class BaseTorchTransformer(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, TakesParts
@@ -77,7 +79,9 @@ class BaseTorchTransformer(
         """
         before = vars(self).copy()
         try:
-            stopped = self._fit(X)
+            # Whatever the mode torch is in when fit is called.
+            with torch.inference_mode(False), torch.enable_grad():
+                stopped = self._fit(X)
         except BaseException:
             self.__dict__ = before
             raise
@@ -128,10 +132,10 @@ class BaseTorchTransformer(
         table = Table.fit(X, standardize=self.standardize, original=original)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         initial, generator, split = generators(seed, device)
-        with Seeded(initial):
+        with Seeded(initial), torch.device("cpu"):
             module = self._build_module(table.columns)
         self._check_rows(X, module)
-        module.to(device)
+        module.to(device, torch.float32)
 
         training, validation = self._split(len(X), split)
         matrix = table.to_matrix(X, np.float32)
@@ -163,6 +167,7 @@ class BaseTorchTransformer(
             name=type(self).__name__,
         )
         self.table_ = table
+        module.zero_grad()
         self.module_ = module.cpu().eval().requires_grad_(False)
         self.device_ = str(device)
         self.history_ = trainer.history
@@ -197,7 +202,8 @@ class BaseTorchTransformer(
         return X
 
     def _to_matrix(self, X):
-        return self.table_.to_matrix(self._validate_rows(X))
+        X = self._validate_rows(X)
+        return self.table_.to_matrix(X)
 
     def _apply(self, verb, matrix, **options):
         """Evaluate a method of the module, by its name, on rows of the matrix."""
@@ -267,17 +273,16 @@ class DecodingTransformer(BaseTorchTransformer):
         errors : ndarray of shape (n_samples, n_features), float64
             Squared differences between X and its reconstruction, in units of the
             column's variance in the training rows: 1 is the error of predicting the
-            column's mean. A column that was constant in training counts its squared
-            difference from that value in the user's units.
+            column's mean. Another value in a column that was constant in training
+            counts 36, as if it were six standard deviations away.
         """
         X = self._validate_rows(X)
         columns = self.table_.columns
         matrix = self.table_.to_matrix(X)
         residuals = matrix - self._apply("reconstruct", matrix)
-        with np.errstate(over="ignore"):  # an infinite error is what it is
-            errors = np.square(residuals / np.where(columns.varies, columns.std, 1.0))
-            constant = ~columns.varies
-            errors[:, constant] = np.square(X[:, constant] - columns.center[constant])
+        residuals = residuals.astype(np.float64)
+        errors = np.square(residuals / np.where(columns.varies, columns.std, 1.0))
+        errors[self.table_.differs(X)] = _NEVER_SEEN
         return errors
 
     def _check_rows(self, X, module):

@@ -14,13 +14,14 @@ from skrepr.objectives import Objective
 from skrepr.parts import part_constraint
 
 _HEAD_WIDTH = 128  # of the projection head
+_TIE = 1e-6  # cosine similarities this close are equal
 _CANDIDATES = 64  # rows among which `score` looks for a row's second view
 
 
 class ContrastiveModule(nn.Module):
-    """Two random views of every row, and an objective that compares them.
+    """An objective that compares random views of rows.
 
-    The objective owns the encoder and the projection head.
+    It owns the encoder and the projection head.
     """
 
     warmup = 0.0
@@ -32,10 +33,7 @@ class ContrastiveModule(nn.Module):
         self.n_components = n_components
 
     def loss(self, batch):
-        return self.objective(batch, self.views(batch.x, batch.generator), batch.index)
-
-    def views(self, x, generator):
-        return self.augment(x, generator), self.augment(x, generator)
+        return self.objective(batch, self.augment, batch.index)
 
     def after_step(self):
         if hasattr(self.objective, "after_step"):
@@ -218,7 +216,7 @@ class ContrastiveTransformer(BaseTorchTransformer):
         -------
         score : float
             Between 0 and 1, deterministic. Chance is one over the number of rows
-            compared.
+            compared, which is 64 if X has as many. Rows that are equal share a hit.
         """
         matrix = self._to_matrix(X)
         module = for_inference(self.module_, self.device_, matrix.dtype)
@@ -234,9 +232,12 @@ class ContrastiveTransformer(BaseTorchTransformer):
                 x = to_tensor(matrix[group.ravel()], weight)
                 a, b = (
                     F.normalize(module.encode(view), dim=1).unflatten(0, group.shape)
-                    for view in module.views(x, generator)
+                    for view in (module.augment(x, generator) for _ in range(2))
                 )
                 similarity = a @ b.mT
-                own = similarity.diagonal(dim1=1, dim2=2)
-                hits += (own >= similarity.amax(dim=2)).sum().item()
+                own = similarity.diagonal(dim1=1, dim2=2)[..., None]
+                # Equal rows share a hit; so do all rows when the codes collapse.
+                beaten = (similarity > own + _TIE).any(dim=2)
+                tied = (similarity >= own - _TIE).sum(dim=2)
+                hits += torch.where(beaten, 0.0, 1 / tied).sum().item()
         return hits / groups.size

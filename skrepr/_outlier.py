@@ -8,7 +8,7 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold
-from sklearn.utils import get_tags
+from sklearn.utils import get_tags, indexable
 from sklearn.utils.validation import check_is_fitted
 
 from skrepr._sklearn import (
@@ -21,9 +21,10 @@ from skrepr._sklearn import (
 )
 
 # contamination="auto": the share of normal rows it flags, and how it finds out.
-_AUTO = 0.005
+_AUTO = 0.0025
 _N_FOLDS = 5
 _ENOUGH_SCORES = 500
+_MOST_ALARMS = 0.015
 
 
 class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -40,16 +41,10 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         in one of them. A copy of it is fitted. Inside scikit-learn's `FrozenEstimator`
         a fitted estimator stays as it is, and `fit` only sets the threshold.
     contamination : "auto" or float, default="auto"
-        The share of the training rows to call outliers, in (0, 0.5]. "auto" assumes
-        that nearly all of them are normal, and takes the higher of two thresholds: the
-        0.5 % quantile of their scores, and the lower fence of the skewness-adjusted
-        boxplot of their scores. The first flags about one new normal row in 200; the
-        second takes over when the training rows hold more outliers than that, of which
-        there may be up to a quarter. These scores are held-out ones, since models score
-        the rows they were fitted on too well: copies of the estimator are fitted by
-        5-fold cross-validation, as many of the five as give 500 scores. With a frozen
-        estimator, or fewer than 10 rows, they are the scores of the rows given to
-        `fit`.
+        The share of the training rows to call outliers, in (0, 0.5]; of new rows it may
+        be a larger share, since models score the rows they were fitted on too well.
+        "auto" aims at new rows and assumes that most training rows are normal: see
+        Notes.
 
     Attributes
     ----------
@@ -66,6 +61,19 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     --------
     AutoencoderTransformer : Scores rows by their reconstruction.
     VAETransformer : Scores rows by their log-likelihood.
+
+    Notes
+    -----
+    ``contamination="auto"`` sets the threshold at the 0.25 % quantile of the scores;
+    but if clearly more than 0.5 % of the scores lie below the lower fence of their
+    skewness-adjusted boxplot, the training rows hold outliers, and the fence takes its
+    place. Up to a quarter of the rows may be outliers without moving the fence far.
+
+    Copies of the estimator show whether training scores can be trusted: they are fitted
+    by 5-fold cross-validation, as many of the five as give 500 held-out scores. If
+    their thresholds flag more than 1.5 % of the rows held out, the threshold is set on
+    the held-out scores instead, and `predict` may flag none of the rows that the model
+    remembers. A frozen estimator, or fewer than 10 rows, goes without.
 
     References
     ----------
@@ -119,11 +127,11 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
                 "least 2 rows to set a threshold. Pass more rows to fit."
             )
         estimator = clone(self.estimator).fit(X, y)
+        scores = np.asarray(estimator.score_samples(X), dtype=np.float64)
         if self.contamination == "auto":
-            scores = self._held_out_scores(estimator, X, y)
-            offset = max(np.quantile(scores, _AUTO), adjusted_lower_fence(scores))
+            offset = self._automatic_offset(scores, X, y)
         else:
-            offset = np.quantile(estimator.score_samples(X), self.contamination)
+            offset = threshold_of_share(scores, self.contamination)
         self.estimator_ = estimator
         self.offset_ = float(offset)
         return self
@@ -174,22 +182,29 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
-    def _held_out_scores(self, estimator, X, y):
-        """Score training rows, if that can be, with copies not fitted on them."""
+    def _automatic_offset(self, scores, X, y):
+        """Set the threshold on training scores, or held-out ones if these mislead."""
+        offset = automatic_threshold(scores)
         n_samples = num_samples(X)
         if isinstance(self.estimator, FrozenEstimator) or n_samples < 2 * _N_FOLDS:
-            return np.asarray(estimator.score_samples(X), dtype=np.float64)
-        scores: list[float] = []
+            return offset
+        X, y = indexable(X, y)
+        held_out: list[float] = []
+        alarms: list[bool] = []
         folds = KFold(_N_FOLDS, shuffle=True, random_state=0)
         for train, test in folds.split(np.empty(n_samples)):
-            if len(scores) >= _ENOUGH_SCORES:
+            if len(held_out) >= _ENOUGH_SCORES:
                 break
-            copy = clone(self.estimator)
-            copy.fit(
-                safe_indexing(X, train), None if y is None else safe_indexing(y, train)
-            )
-            scores.extend(copy.score_samples(safe_indexing(X, test)))
-        return np.asarray(scores)
+            X_train, X_test = safe_indexing(X, train), safe_indexing(X, test)
+            y_train = None if y is None else safe_indexing(y, train)
+            copy = clone(self.estimator).fit(X_train, y_train)
+            threshold = automatic_threshold(copy.score_samples(X_train))
+            scores = copy.score_samples(X_test)
+            held_out.extend(scores)
+            alarms.extend(scores < threshold)
+        if np.mean(alarms) > _MOST_ALARMS:
+            offset = automatic_threshold(np.asarray(held_out))
+        return offset
 
     @property
     def n_features_in_(self):
@@ -216,6 +231,51 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         return tags
 
 
+def automatic_threshold(scores):
+    """Compute below which of the scores of mostly normal rows a row is an outlier.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_samples,)
+
+    Returns
+    -------
+    float
+        A low quantile, or the fence of the boxplot if clearly more rows than the
+        quantile's share lie below it.
+    """
+    fence = adjusted_lower_fence(scores)
+    expected = 2 * _AUTO * len(scores)
+    if np.sum(scores < fence) > expected + 3 * np.sqrt(expected):
+        return fence
+    return threshold_of_share(scores, _AUTO)
+
+
+def threshold_of_share(scores, share):
+    """Compute a finite threshold below which a share of the scores lies.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_samples,)
+        -inf, the log-density of the impossible, may be among them.
+    share : float
+
+    Returns
+    -------
+    float
+    """
+    finite = scores[np.isfinite(scores)]
+    if not len(finite):
+        raise ValueError(
+            "The estimator gives no row a finite score, so there is no threshold. "
+            "Expected finite scores for most rows. Check the estimator's parameters."
+        )
+    lowest = len(scores) - len(finite)
+    if share * (len(scores) - 1) < lowest:  # the quantile would be infinite
+        return finite.min()
+    return np.quantile(scores, share)
+
+
 def adjusted_lower_fence(scores):
     """Compute the lower fence of the skewness-adjusted boxplot.
 
@@ -231,7 +291,10 @@ def adjusted_lower_fence(scores):
     -------
     float
     """
-    first, third = np.percentile(scores, [25, 75])
+    scores = scores[np.isfinite(scores)]
+    if not len(scores):
+        return -np.inf
+    first, third = np.quantile(scores, [0.25, 0.75])
     skewness = min(medcouple(scores), 0.0)
     return first - 1.5 * np.exp(-3 * skewness) * (third - first)
 
@@ -240,7 +303,8 @@ def medcouple(values, *, n_quantiles=501):
     """Compute the medcouple, a robust measure of skewness in [-1, 1].
 
     It is the median of ((b - m) - (m - a)) / (b - a) over all pairs a <= m <= b, where
-    m is the median of the values.
+    m is the median of the values. Of k values that equal m, the pair of the i-th and
+    the j-th counts as the sign of k - 1 - i - j.
 
     Parameters
     ----------
@@ -251,13 +315,21 @@ def medcouple(values, *, n_quantiles=501):
     Returns
     -------
     float
+
+    References
+    ----------
+    Brys, Hubert and Struyf, "A robust measure of skewness", Journal of Computational
+    and Graphical Statistics 13 (2004).
     """
     if len(values) > n_quantiles:
-        values = np.percentile(values, np.linspace(0, 100, n_quantiles))
+        values = np.quantile(values, np.linspace(0, 1, n_quantiles))
     deviations = np.sort(values) - np.median(values)
-    below = deviations[deviations <= 0]
-    above = deviations[deviations >= 0]
-    spread = above[:, None] - below
-    with np.errstate(invalid="ignore"):
-        kernel = np.where(spread > 0, (above[:, None] + below) / spread, 0.0)
+    below = deviations[deviations <= 0][::-1]
+    above = deviations[deviations >= 0][:, None]
+    spread = above - below
+    kernel = np.divide(
+        above + below, spread, where=spread > 0, out=np.zeros_like(spread)
+    )
+    tied = np.arange(np.sum(deviations == 0))
+    kernel[: len(tied), : len(tied)] = np.sign(len(tied) - 1 - tied[:, None] - tied)
     return float(np.median(kernel))

@@ -1,8 +1,13 @@
 """The border between the user's columns and the float32 matrix the modules see."""
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
+
+# The spread that rounding alone can give to equal values, relative to their size.
+_ROUNDING = 10 * np.finfo(np.float64).eps
+_FARTHEST = 1e6  # standard deviations from the mean: keeps float32 networks finite
 
 
 @dataclass(frozen=True)
@@ -82,16 +87,17 @@ class Table:
         with np.errstate(over="ignore", invalid="ignore"):
             mean = X.mean(axis=0, dtype=np.float64)
             std = X.std(axis=0, dtype=np.float64)
-            # The spread that rounding alone can give to equal values is no signal.
-            constant = high - low <= 10 * np.finfo(np.float64).eps * largest
+            constant = high - low <= _ROUNDING * largest
         too_large = ~constant & ~(np.isfinite(mean) & np.isfinite(std))
+        if not standardize:
+            too_large |= ~constant & (largest > np.sqrt(np.finfo(np.float32).max))
         if too_large.any():
             j = int(np.flatnonzero(too_large)[0])
             raise ValueError(
                 f"Column {names[j] if names else j!r} holds values up to "
-                f"{largest[j]:.1e}, too large for a variance in float64. Expected "
-                "values below about 1e150 in size: rescale the column or take its "
-                "logarithm."
+                f"{largest[j]:.1e}, too large to compute with. Expected values below "
+                f"{'1e150' if standardize else '1e19, or standardize=True'}. Rescale "
+                "the column or take its logarithm."
             )
         mean = np.where(constant, X[0], mean)
         std = np.where(constant, 0.0, std)
@@ -122,15 +128,38 @@ class Table:
         Returns
         -------
         ndarray of shape (n_samples, n_columns)
-            A fresh array. Columns that did not vary in training are 0.
+            A fresh array. Columns that did not vary in training are 0. Values more than
+            a million standard deviations from the mean are brought to that distance.
         """
         matrix = np.empty(X.shape, X.dtype if dtype is None else dtype)
+        low = self.mean - _FARTHEST * self.std
+        high = self.mean + _FARTHEST * self.std
         for rows in _blocks(len(X)):
-            block = X[rows] - self.center  # float64, whatever X is
+            block = X[rows].clip(low, high)  # float64, whatever X is
+            block -= self.center
             block /= self.scale
             block[:, ~self.varies] = 0.0
             matrix[rows] = block
         return matrix
+
+    def differs(self, X):
+        """Tell where a column that did not vary in training has another value.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_columns)
+            In the user's units.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_columns), bool
+        """
+        constant = np.flatnonzero(~self.varies)
+        differs = np.zeros(X.shape, bool)
+        value = self.mean[constant]
+        distance = np.abs(X[:, constant] - value)
+        differs[:, constant] = distance > _ROUNDING * np.abs(value)
+        return differs
 
     def from_matrix(self, matrix):
         """Map rows of the matrix back to the user's units.
@@ -215,12 +244,17 @@ def _blocks(n_rows, size=65_536):
 
 def _container(X):
     """Name the container of X and list its columns' names."""
-    library = type(X).__module__.partition(".")[0]
-    if library in ("pandas", "polars") and hasattr(X, "columns"):
-        return library, list(X.columns)
+    for library in ("pandas", "polars"):
+        if _is_frame(X, library):
+            return library, list(X.columns)
     return "array", None
 
 
 def _pandas_index(like):
-    library = type(like).__module__.partition(".")[0]
-    return like.index if library == "pandas" else None
+    return like.index if _is_frame(like, "pandas") else None
+
+
+def _is_frame(X, library):
+    """Tell whether X is a DataFrame of a library, without importing the library."""
+    module = sys.modules.get(library)
+    return module is not None and isinstance(X, module.DataFrame)

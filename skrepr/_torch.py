@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _pop_mode, _push_mode
 
 
 def resolve_device(device):
@@ -72,6 +72,15 @@ class Seeded(TorchDispatchMode):
     def __init__(self, generator):
         super().__init__()
         self.generator = generator
+
+    # Those of the base class also set flags of the whole process, which threads that
+    # enter and leave in turn would not find as they were.
+    def __enter__(self):
+        _push_mode(self)
+        return self
+
+    def __exit__(self, *exc_info):
+        _pop_mode()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})

@@ -62,11 +62,6 @@ class ResidentSource:
     def __len__(self):
         return len(self.x)
 
-    @property
-    def device(self):
-        """Where the rows lie."""
-        return self.x.device
-
     def rows(self, index):
         """Return x and y of the rows of an index tensor."""
         y = None if self.y is None else self.y[index]
@@ -248,7 +243,9 @@ def train(
         n_iter_no_change = max(_LEAST_PATIENCE, math.ceil(max_iter / 10))
     n_steps = max_iter * len(sampler)
     stopped: BaseException | None = None
-    with tqdm(total=n_steps, desc=name, disable=verbose != 1, leave=False) as bar:
+    with tqdm(
+        total=n_steps, desc=name, unit="step", disable=verbose != 1, leave=False
+    ) as bar:
         try:
             for epoch in range(max_iter):
                 _train_epoch(trainer, source, sampler, epoch, n_steps, bar)
@@ -260,10 +257,15 @@ def train(
                     best.be_patient(epoch)
                 if validation is not None and best.wait(epoch) >= n_iter_no_change:
                     break
+            _check_weights(module)
         except (KeyboardInterrupt, TrainingError) as error:
             if best.state is None:
                 raise
-            stopped = error
+            stopped = type(error)(
+                f"{error or 'Training was interrupted.'} The estimator keeps the "
+                f"weights of epoch {best.epoch + 1}, the best on the validation split, "
+                "and can be used."
+            )
     if validation is None:
         return None
     if best.state is None:
@@ -272,29 +274,24 @@ def train(
             "Look for extreme values in X, or set early_stopping=False."
         )
     module.load_state_dict(best.state)
-    if isinstance(stopped, TrainingError):
-        return TrainingError(
-            f"{stopped} The estimator keeps the weights of epoch {best.epoch + 1}, the "
-            "best on the validation split, and can be used."
-        )
     return stopped
 
 
 def _train_epoch(trainer, source, sampler, epoch, n_steps, bar):
     trainer.module.train()
     first = epoch * len(sampler)
-    progress = torch.arange(first, first + len(sampler), device=source.device) / n_steps
-    totals: dict[str, torch.Tensor] = {}
+    device = trainer.generator.device
+    progress = torch.arange(first, first + len(sampler), device=device) / n_steps
+    means = _RunningMeans()
     for i, index in enumerate(sampler.epoch(trainer.generator)):
         x, y = source.rows(index)
         batch = Batch(x, y, index, progress[i], trainer.generator)
         terms = trainer.step(batch, one_cycle((first + i + 0.5) / n_steps))
-        _accumulate(totals, terms, len(index))
+        means.add(terms, len(index))
         bar.update()
-    means = _means(totals, len(source))
-    trainer.record("", means)
-    if not math.isfinite(sum(means.values())):
-        shown = ", ".join(f"{name}={value:.3g}" for name, value in means.items())
+    trainer.record("", means.values())
+    if not math.isfinite(trainer.history["loss"][-1]):
+        shown = ", ".join(f"{k}={v:.3g}" for k, v in means.values().items())
         raise TrainingError(
             f"The training loss is no longer finite in epoch {epoch + 1} ({shown}). "
             "Expected a finite loss. Lower learning_rate (it is "
@@ -303,31 +300,51 @@ def _train_epoch(trainer, source, sampler, epoch, n_steps, bar):
         )
 
 
+def _check_weights(module):
+    """Raise if the last step made a weight or a running statistic infinite or NaN."""
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise TrainingError(
+                f"The last step of the training made {name!r} of the network infinite "
+                "or NaN. Expected finite weights. Lower learning_rate, leave "
+                "standardize=True, and look for extreme values in X."
+            )
+
+
 @torch.no_grad()
 def _validate(trainer, source, sampler):
     trainer.module.eval()
     # The same noise in every epoch, so that losses differ by the weights alone.
-    generator = torch.Generator(source.device).manual_seed(0)
-    finished = torch.ones((), device=source.device)
-    totals: dict[str, torch.Tensor] = {}
-    for index in sampler.in_order(source.device):
+    device = trainer.generator.device
+    generator = torch.Generator(device).manual_seed(0)
+    finished = torch.ones((), device=device)
+    means = _RunningMeans()
+    for index in sampler.in_order(device):
         x, y = source.rows(index)
         with trainer.seeded(generator):
             terms = trainer.module.loss(Batch(x, y, index, finished, generator))
-        _accumulate(totals, terms, len(index))
-    trainer.record("validation_", _means(totals, len(source)))
+        means.add(terms, len(index))
+    trainer.record("validation_", means.values())
 
 
-def _accumulate(totals, terms, n_rows):
-    for name, term in terms.items():
-        weighted = term * n_rows
-        totals[name] = totals[name] + weighted if name in totals else weighted
+class _RunningMeans:
+    """Means of the loss terms over rows, on the device until they are asked for."""
 
+    def __init__(self):
+        self.totals: dict[str, torch.Tensor] = {}
+        self.n_rows = 0
 
-def _means(totals, n_rows):
-    """Bring the sums over rows from the device, in one copy."""
-    values = torch.stack(list(totals.values())).tolist()
-    return {name: value / n_rows for name, value in zip(totals, values, strict=True)}
+    def add(self, terms, n_rows):
+        self.n_rows += n_rows
+        for name, term in terms.items():
+            self.totals[name] = self.totals.get(name, 0.0) + term * n_rows
+
+    def values(self):
+        values = torch.stack(list(self.totals.values())).tolist()  # one copy
+        return {
+            name: value / self.n_rows
+            for name, value in zip(self.totals, values, strict=True)
+        }
 
 
 class _Best:

@@ -256,7 +256,7 @@ class VAETransformer(DecodingTransformer):
             backbone.encoder(len(columns), 2 * k),
             backbone.decoder(k, likelihood.n_outputs),
             likelihood,
-            torch.randn(self.n_importance_samples, k),
+            torch.randn(self.n_importance_samples, k, dtype=torch.float32),
             self.beta,
             self.kl_warmup,
         )
@@ -329,14 +329,16 @@ class VAETransformer(DecodingTransformer):
             If `n_samples` is not a positive integer.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
+        whole = isinstance(n_samples, Integral) and not isinstance(n_samples, bool)
+        if not whole or n_samples < 1:
             raise ValueError(
                 "n_samples must be a positive integer, the number of rows to draw. Got "
                 f"{n_samples!r}."
             )
         seed = check_random_state(random_state).randint(2**31 - 1)
         generator = torch.Generator().manual_seed(int(seed))
-        z = torch.randn(int(n_samples), self._n_features_out, generator=generator)
+        shape = int(n_samples), self._n_features_out
+        z = torch.randn(shape, generator=generator, dtype=torch.float32)
         matrix = apply(
             self.module_,
             lambda codes: self.module_.sample(codes, generator),

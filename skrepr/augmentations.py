@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from skrepr._sklearn import Interval
-from skrepr.parts import Part
+from skrepr.parts import Part, part_constraint
 
 
 class Augmentation(Part):
@@ -87,9 +87,9 @@ class FeatureMasking(Augmentation):
 
 
 class FeatureCorruption(Augmentation):
-    """Replace random cells by values the column takes in other rows.
+    """Replace random cells by random values of their column.
 
-    The replacements are drawn from the rows of the batch, itself a random sample of
+    The replacements are drawn from all the rows of the batch, itself a random sample of
     the training rows: draws from the column's own empirical marginal distribution.
 
     Parameters
@@ -200,4 +200,8 @@ Augmentation.names = {
     "gaussian_noise": GaussianNoise,
     "feature_masking": FeatureMasking,
     "feature_corruption": FeatureCorruption,
+}
+Compose._parameter_constraints = {
+    "first": part_constraint(Augmentation),
+    "second": part_constraint(Augmentation),
 }

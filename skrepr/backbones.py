@@ -1,8 +1,9 @@
 """Backbones: the networks between the columns and the code."""
 
 from itertools import pairwise
-from numbers import Integral, Real
+from numbers import Real
 
+import numpy as np
 from torch import nn
 
 from skrepr._sklearn import Interval, StrOptions
@@ -87,7 +88,7 @@ class MLP(Backbone):
     """
 
     _parameter_constraints: dict = {
-        "hidden_layer_sizes": ["array-like"],
+        "hidden_layer_sizes": "no_validation",  # in _validate
         "activation": [StrOptions(set(_ACTIVATIONS))],
         "norm": [StrOptions(set(_NORMS)), None],
         "dropout": [Interval(Real, 0, 1, closed="left")],
@@ -103,13 +104,16 @@ class MLP(Backbone):
 
     def _validate(self):
         super()._validate()
-        for size in self.hidden_layer_sizes:
-            if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-                raise ValueError(
-                    "The 'hidden_layer_sizes' parameter of MLP must be a tuple of "
-                    "positive integers, such as (128, 128), or () for a linear map. "
-                    f"Got {self.hidden_layer_sizes!r} instead."
-                )
+        sizes = self.hidden_layer_sizes
+        if not (
+            isinstance(sizes, tuple | list | np.ndarray)
+            and all(map(_is_positive, sizes))
+        ):
+            raise ValueError(
+                "The 'hidden_layer_sizes' parameter of MLP must be a tuple of positive "
+                "integers, such as (128, 128), or () for a linear map. Got "
+                f"{sizes!r} instead."
+            )
 
     def encoder(self, n_inputs, n_outputs):
         """Build the network from columns to codes.
@@ -151,6 +155,10 @@ class MLP(Backbone):
             if self.dropout > 0:
                 layers.append(nn.Dropout(self.dropout))
         return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+
+def _is_positive(size):
+    return isinstance(size, int | np.integer) and size is not True and size > 0
 
 
 Backbone.names = {"mlp": MLP}

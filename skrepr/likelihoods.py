@@ -66,14 +66,15 @@ class Likelihood(Part):
 
 
 class Gaussian(Likelihood):
-    """Normal distribution around the decoder's output, in standardised units.
+    """Normal distribution around the decoder's output.
 
     Parameters
     ----------
     scale : "learned" or float, default="learned"
-        Standard deviation of the noise, shared by all columns, in units of the
-        standardised columns. "learned" makes it a parameter of the model. An
-        autoencoder minimises the squared error whatever the scale.
+        Standard deviation of the noise, shared by all columns: in units of the
+        standardised columns, or in the user's with ``standardize=False``. "learned"
+        makes it a parameter of the model. An autoencoder minimises the squared error
+        whatever the scale.
 
     References
     ----------
@@ -154,6 +155,9 @@ class _Gaussian(_LikelihoodModule):
     def __init__(self, columns, scale, noise):
         super().__init__(columns)
         self.learned = scale == "learned"
+        # A learned scale starts at one standard deviation of the columns.
+        std = columns.std[columns.varies]
+        self.log_unit = float(np.log(std).mean()) if len(std) else 0.0
         if noise and self.learned:
             self.raw_log_scale = nn.Parameter(torch.zeros(()))
         elif noise:
@@ -164,7 +168,8 @@ class _Gaussian(_LikelihoodModule):
     def log_scale(self):
         if not self.learned:
             return self.raw_log_scale
-        return (_SCALE_GAIN * self.raw_log_scale).clamp(min=_MIN_LOG_SCALE)
+        relative = (_SCALE_GAIN * self.raw_log_scale).clamp(min=_MIN_LOG_SCALE)
+        return relative + self.log_unit
 
     def log_prob(self, x, output):
         log_scale = self.log_scale
@@ -207,7 +212,7 @@ class _Bernoulli(_LikelihoodModule):
     def restore(self, X):
         # The way through float32 leaves 0 and 1 inexact.
         nearest = np.rint(X)
-        return np.where(np.abs(X - nearest) < 1e-6, nearest, X).clip(0, 1)
+        return np.where(np.abs(X - nearest) < 1e-6, nearest + 0.0, X).clip(0, 1)
 
     def log_prob(self, x, output):
         return -self.cost(x, output)

@@ -30,11 +30,12 @@ class Objective(Part):
         Returns
         -------
         torch.nn.Module
-            With the attribute ``encoder``, and ``forward(batch, views, ids)``, which
-            maps two views (n, n_columns) of the batch, and an integer id for every
-            row (rows of one id are positives of each other), to a dict of named 0-d
-            loss terms that sum to the loss. Targets, queues and predictors belong to
-            the module; its optional ``after_step()`` is called after every step.
+            With the attribute ``encoder``, and ``forward(batch, augment, ids)``, which
+            returns a dict of named 0-d loss terms that sum to the loss.
+            ``augment(batch.x, batch.generator)`` makes a fresh view (n, n_columns) of
+            the batch; ``ids`` (n,) are integers, and rows of one id are positives of
+            each other. Targets, queues and predictors belong to the module; its
+            optional ``after_step()`` is called after every step.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
 
@@ -104,8 +105,10 @@ class _NTXent(nn.Module):
         self.head = head
         self.temperature = temperature
 
-    def forward(self, batch, views, ids):
-        # Both views in one pass: half the calls, and one batch for batch norm.
+    def forward(self, batch, augment, ids):
+        # The two views of a row are its positives, whatever its id. They go in one
+        # pass: half the calls, and one batch for batch norm.
+        views = [augment(batch.x, batch.generator) for _ in range(2)]
         a, b = self.head(self.encoder(torch.cat(views))).chunk(2)
         return {"nt_xent": nt_xent(a, b, self.temperature)}
 

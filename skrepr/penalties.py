@@ -2,6 +2,8 @@
 
 from numbers import Real
 
+from torch import nn
+
 from skrepr._sklearn import Interval
 from skrepr.parts import Part
 
@@ -9,22 +11,23 @@ from skrepr.parts import Part
 class Penalty(Part):
     """Base class of the penalties.
 
-    A penalty of your own implements `__call__`.
+    A penalty of your own implements `build`.
     """
 
-    def __call__(self, z):
-        """Compute the penalty of a batch of codes.
+    def build(self, n_components):
+        """Build the function that penalises a batch of codes.
 
         Parameters
         ----------
-        z : torch.Tensor of shape (n, n_components)
+        n_components : int
 
         Returns
         -------
-        torch.Tensor
-            A 0-d tensor, added to the mean loss of a row.
+        torch.nn.Module
+            Maps codes (n, n_components) to a 0-d tensor, added to the mean loss of a
+            row.
         """
-        raise NotImplementedError(f"{type(self).__name__} must implement __call__.")
+        raise NotImplementedError(f"{type(self).__name__} must implement build.")
 
 
 class L1(Penalty):
@@ -51,8 +54,17 @@ class L1(Penalty):
     def __init__(self, weight=0.01):
         self.weight = weight
 
-    def __call__(self, z):
-        """Compute the penalty of a batch of codes."""
+    def build(self, n_components):
+        """Build the function that penalises a batch of codes."""
+        return _L1(self.weight)
+
+
+class _L1(nn.Module):
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, z):
         return self.weight * z.abs().mean()
 
 

@@ -591,12 +591,9 @@ def test_rows_are_left_as_they_are(transformer, X):
 
 
 def global_generators():
-    """Return the states of the generators of NumPy, Python and torch."""
-    return (
-        str(check_random_state(None).get_state()[1:]),
-        random.getstate(),
-        torch.get_rng_state().tolist(),
-    )
+    """Return a hash of the states of the generators of NumPy, Python and torch."""
+    numpy_state = check_random_state(None).get_state()
+    return joblib.hash((numpy_state, random.getstate(), torch.get_rng_state().tolist()))
 
 
 def seed_global_generators(seed):
