@@ -221,6 +221,9 @@ class AutoencoderTransformer(DecodingTransformer):
     def score_samples(self, X):
         """Score rows: the higher, the more normal.
 
+        Fit on rows that are normal and score others: an autoencoder learns to
+        reconstruct the outliers it was fitted on, and then ranks them as normal.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)

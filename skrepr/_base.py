@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skrepr._sklearn import Interval, StrOptions, fit_context
-from skrepr._table import Table
+from skrepr._table import Table, check_numeric
 from skrepr._torch import Seeded, apply, for_inference, generators, resolve_device
 from skrepr._training import EvenSplit, ResidentSource, Trainer, train
 from skrepr.backbones import Backbone
@@ -126,6 +126,7 @@ class BaseTorchTransformer(
     # The way in: rows of the user to a fitted module.
 
     def _fit(self, X):
+        check_numeric(X, type(self).__name__)
         original = X
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         device = resolve_device(self.device)
@@ -197,6 +198,7 @@ class BaseTorchTransformer(
 
     def _validate_rows(self, X):
         check_is_fitted(self)
+        check_numeric(X, type(self).__name__)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         self._check_rows(X, self.module_)
         return X
@@ -233,14 +235,14 @@ class DecodingTransformer(BaseTorchTransformer):
         Parameters
         ----------
         Z : array-like of shape (n_samples, n_components)
-            Codes, as `transform` returns them.
+            Codes, as `transform` returns them. A pandas DataFrame passes its index on.
 
         Returns
         -------
         X : ndarray or DataFrame of shape (n_samples, n_features)
             The expected row of every code, in the container the estimator was fitted
-            on (array, pandas or polars) and its columns' units. A column that was
-            constant in training has its one value.
+            on (array, pandas or polars) and its columns' units, as floats. A column
+            that was constant in training has its one value.
 
         Raises
         ------

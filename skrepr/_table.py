@@ -237,6 +237,43 @@ class Table:
         )
 
 
+def check_numeric(X, name):
+    """Raise if a column of a DataFrame cannot be read as numbers.
+
+    Parameters
+    ----------
+    X : object
+        Anything but a pandas or polars DataFrame is let through.
+    name : str
+        Of the estimator, for the message.
+
+    Raises
+    ------
+    ValueError
+        If a column holds strings, categories or dates.
+    """
+    if _is_frame(X, "pandas"):
+        from pandas.api.types import is_bool_dtype, is_numeric_dtype, is_object_dtype
+
+        readable = [
+            is_numeric_dtype(dtype) or is_bool_dtype(dtype) or is_object_dtype(dtype)
+            for dtype in X.dtypes
+        ]
+    elif _is_frame(X, "polars"):
+        others = ("Boolean", "Null", "Object")
+        readable = [dtype.is_numeric() or str(dtype) in others for dtype in X.dtypes]
+    else:
+        return
+    for column, dtype, fine in zip(X.columns, X.dtypes, readable, strict=True):
+        if not fine:
+            raise ValueError(
+                f"Column {column!r} has dtype {dtype}, but {name} needs numbers. "
+                "Encode strings and categories, for example with OneHotEncoder("
+                "sparse_output=False) in a ColumnTransformer; turn dates into numbers, "
+                "for example with .astype('int64')."
+            )
+
+
 def _blocks(n_rows, size=65_536):
     """Cut rows into slices, so that float64 intermediates stay small."""
     return [slice(start, start + size) for start in range(0, n_rows, size)]

@@ -321,7 +321,8 @@ class VAETransformer(DecodingTransformer):
         -------
         X : ndarray or DataFrame of shape (n_samples, n_features), float64
             Rows in the user's units, in the container the estimator was fitted on
-            (array, pandas or polars).
+            (array, pandas or polars). With the Gaussian likelihood values may leave the
+            range of the data, and integers come back as floats.
 
         Raises
         ------
