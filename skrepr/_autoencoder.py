@@ -79,7 +79,7 @@ class AutoencoderTransformer(DecodingTransformer):
         Penalty on the code. "l1" favours sparse codes.
     standardize : bool, default=True
         Whether the network sees centred columns of unit variance. Otherwise it sees
-        the user's own values.
+        the user's own values, which should then be of the order of 1.
     max_iter : int or "auto", default="auto"
         Number of epochs. "auto" takes as many as give 1000 steps, at least one.
     batch_size : int, default=256

@@ -284,6 +284,7 @@ class DecodingTransformer(BaseTorchTransformer):
         residuals = matrix - self._apply("reconstruct", matrix)
         residuals = residuals.astype(np.float64)
         errors = np.square(residuals / np.where(columns.varies, columns.std, 1.0))
+        errors[:, ~columns.varies] = 0.0
         errors[self.table_.differs(X)] = _NEVER_SEEN
         return errors
 

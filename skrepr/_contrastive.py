@@ -66,7 +66,7 @@ class ContrastiveTransformer(BaseTorchTransformer):
         change of its own.
     standardize : bool, default=True
         Whether the network sees centred columns of unit variance. Otherwise it sees
-        the user's own values.
+        the user's own values, which should then be of the order of 1.
     max_iter : int or "auto", default="auto"
         Number of epochs. "auto" takes as many as give 1000 steps, at least one.
     batch_size : int, default=256

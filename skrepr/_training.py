@@ -185,6 +185,14 @@ class Trainer:
 
         Interception costs every operation a call, so it is left out for modules that
         take all their random numbers from the batch's generator.
+
+        Parameters
+        ----------
+        generator : torch.Generator
+
+        Returns
+        -------
+        context manager
         """
         return Seeded(generator) if self._may_draw else nullcontext()
 
@@ -262,7 +270,7 @@ def train(
             if best.state is None:
                 raise
             stopped = type(error)(
-                f"{error or 'Training was interrupted.'} The estimator keeps the "
+                f"{str(error) or 'Training was interrupted.'} The estimator keeps the "
                 f"weights of epoch {best.epoch + 1}, the best on the validation split, "
                 "and can be used."
             )

@@ -107,6 +107,7 @@ class MLP(Backbone):
         sizes = self.hidden_layer_sizes
         if not (
             isinstance(sizes, tuple | list | np.ndarray)
+            and np.ndim(sizes) == 1
             and all(map(_is_positive, sizes))
         ):
             raise ValueError(

@@ -82,17 +82,27 @@ def test_errors_are_squared_residuals_in_variances_of_the_column(standardize):
 
 
 @pytest.mark.parametrize("standardize", [True, False])
-def test_a_column_that_was_constant_counts_its_deviation_in_the_users_units(
-    standardize,
-):
-    X = np.insert(rows(60), 2, 5.0, axis=1)
+@pytest.mark.parametrize("value", [5.0, 5e-9, -5e200, 0.0])
+def test_another_value_in_a_column_that_was_constant_counts_36(standardize, value):
+    X = np.insert(rows(60), 2, value, axis=1)
     ae = make(standardize=standardize).fit(X)
     assert (ae.reconstruction_error(X)[:, 2] == 0).all()
-    new = X[:1].copy()
-    new[0, 2] = 5.25
-    changed = ae.reconstruction_error(new) - ae.reconstruction_error(X[:1])
-    assert_allclose(changed[0], np.eye(7)[2] * 0.25**2, atol=1e-12)
-    assert ae.score_samples(new) < ae.score_samples(X[:1])
+    new = np.resize(X[0], (4, 7))
+    new[1, 2] = np.nextafter(value, -np.inf) if value else value  # rounding
+    new[2, 2] = 1.05 * value if value else 1e-300
+    new[3, 2] = -1e300
+    errors = ae.reconstruction_error(new)
+    assert_array_equal(errors[:, 2], [0, 0, 36, 36])
+    assert_array_equal(np.delete(errors, 2, axis=1), np.delete(errors[[0] * 4], 2, 1))
+    assert_allclose(np.diff(ae.score_samples(new)), [0, -36 / 7, 0], atol=1e-9)
+
+
+def test_float32_rows_of_a_constant_column_count_0():
+    X = np.insert(rows(60), 2, 0.1, axis=1).astype(np.float32)
+    ae = make().fit(X)
+    assert (ae.reconstruction_error(X)[:, 2] == 0).all()
+    X[:, 2] += np.float32(0.001)
+    assert (ae.reconstruction_error(X)[:, 2] == 36).all()
 
 
 @pytest.mark.parametrize("augmentation", [None, "gaussian_noise"])
@@ -222,6 +232,10 @@ def test_codes_of_another_width_are_an_error():
         ae.inverse_transform(np.zeros((4, 2)))
 
 
-def test_an_error_beyond_float64_is_infinite_not_a_failure():
-    ae = make(max_iter=2).fit(rows(20))
-    assert (ae.reconstruction_error(np.full((1, 6), 1e200)) == np.inf).any()
+@pytest.mark.parametrize("standardize", [True, False])
+def test_the_error_of_a_value_far_off_is_finite(standardize):
+    X = rows(20) / rows(20).std(axis=0)
+    ae = make(max_iter=2, standardize=standardize).fit(X)
+    errors = ae.reconstruction_error(np.full((1, 6), 1.7e308))
+    assert np.isfinite(errors).all()
+    assert errors.max() > 1e11

@@ -68,18 +68,35 @@ def test_every_build_has_weights_of_its_own():
     assert not torch.equal(a[0].weight, b[0].weight)
 
 
-@pytest.mark.parametrize("sizes", [(8, 0), (8, -1), (8, 2.5), (8, "4"), [[4, 4]]])
-def test_bad_sizes_are_an_error_that_shows_a_good_one(sizes):
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        *[(8, 0), (8, -1), (8, 2.5), (8, "4"), [[4, 4]], (True,), (8, True), (None,)],
+        *[8, np.int64(8), None, "8", {8, 4}, {8: 4}, range(1, 3)],
+        *[np.array([8.0]), np.array([True]), np.array([8, 0]), np.array([[8, 4]])],
+        np.array(8),
+    ],
+    ids=repr,
+)
+def test_bad_sizes_are_an_error_that_shows_good_ones(sizes):
     ae = AutoencoderTransformer(backbone=MLP(hidden_layer_sizes=sizes))
-    with pytest.raises(ValueError, match=r"positive integers, such as \(\d+, \d+\)"):
+    message = (
+        r"'hidden_layer_sizes' parameter of MLP must be a tuple of positive integers, "
+        r"such as \(\d+, \d+\), or \(\) for a linear map\. Got"
+    )
+    with pytest.raises(ValueError, match=message):
         ae.fit(np.ones((4, 2)))
 
 
-@pytest.mark.parametrize("sizes", [8, None, "8"])
-def test_sizes_must_be_a_sequence(sizes):
-    ae = AutoencoderTransformer(backbone=MLP(hidden_layer_sizes=sizes))
-    with pytest.raises(ValueError, match=r"'hidden_layer_sizes' .* MLP"):
-        ae.fit(np.ones((4, 2)))
+@pytest.mark.parametrize(
+    "sizes", [(4, 3), [4, 3], np.array([4, 3]), np.array([4, 3], np.uint8)], ids=repr
+)
+def test_tuples_lists_and_arrays_of_sizes_give_the_same_fit(sizes):
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    params = {"n_components": 2, "max_iter": 2, "random_state": 0}
+    expected = AutoencoderTransformer(backbone=MLP((4, 3)), **params).fit_transform(X)
+    ae = AutoencoderTransformer(backbone=MLP(hidden_layer_sizes=sizes), **params)
+    np.testing.assert_array_equal(ae.fit_transform(X), expected)
 
 
 def test_dropout_is_off_outside_training():

@@ -33,10 +33,12 @@ decoders = pytest.mark.parametrize(
 quick = {"n_components": 3, "max_iter": 3, "batch_size": 16, "random_state": 0}
 
 
+VERBS = ["transform", "score_samples", "score", "reconstruction_error"]
+
+
 def verbs(estimator):
     """List the methods that take rows."""
-    names = ["transform", "score_samples", "score", "reconstruction_error"]
-    return [getattr(estimator, name) for name in names if hasattr(estimator, name)]
+    return [getattr(estimator, name) for name in VERBS if hasattr(estimator, name)]
 
 
 def outputs(estimator, X):
@@ -128,7 +130,12 @@ class Drawing(Backbone):
 class DrawingPenalty(Penalty):
     """The squared distance of the codes to as many draws from a normal distribution."""
 
-    def __call__(self, z):
+    def build(self, n_components):
+        return _DrawingPenalty()
+
+
+class _DrawingPenalty(nn.Module):
+    def forward(self, z):
         return (z - torch.randn_like(z)).square().mean()
 
 
@@ -301,7 +308,10 @@ BAD_ROWS = {
 BAD_TRAINING_ROWS = {
     **BAD_ROWS,
     "one row": (lambda X: X[:1], "minimum of 2 is required"),
-    "too large": (lambda X: with_cell(X, 1e200), "Column 1 .*rescale"),
+    "too large": (
+        lambda X: with_cell(X, 1e200),
+        "Column 1 .*too large to compute with",
+    ),
 }
 BAD_NEW_ROWS = {
     **BAD_ROWS,
@@ -381,23 +391,24 @@ def test_inverse_transform_refuses_what_are_no_codes(kind, X, codes, message):
         estimator.inverse_transform(codes)
 
 
-@pytest.mark.parametrize("n_samples", [0, -1, 2.0, "3", None])
+@pytest.mark.parametrize("n_samples", [0, -1, 2.0, "3", None, True])
 def test_sample_refuses_a_senseless_number_of_rows(X, n_samples):
     vae = VAETransformer(**quick).fit(X)
     with refused(vae, "n_samples must be a positive integer"):
         vae.sample(n_samples)
 
 
-def test_verbs_ask_for_a_fit_first(transformer, X):
-    for verb in verbs(transformer):
-        with refused(transformer, "not fitted", NotFittedError):
-            verb(X)
-    if hasattr(transformer, "inverse_transform"):
-        with refused(transformer, "not fitted", NotFittedError):
-            transformer.inverse_transform(X)
-    if hasattr(transformer, "sample"):
-        with refused(transformer, "not fitted", NotFittedError):
-            transformer.sample()
+@pytest.mark.parametrize("name", [*VERBS, "inverse_transform", "sample"])
+def test_verbs_ask_for_a_fit_first(transformer, X, name):
+    if not hasattr(transformer, name):
+        return
+    verb, rows = getattr(transformer, name), () if name == "sample" else (X,)
+    with unchanged(transformer), pytest.raises(Exception, match="not fitted") as error:
+        verb(*rows)
+    assert type(error.value) is NotFittedError
+    if rows:  # whatever the rows
+        with pytest.raises(NotFittedError):
+            verb("nonsense")
 
 
 def test_early_stopping_refuses_too_few_rows(transformer, X):
@@ -457,8 +468,8 @@ def test_early_stopping_keeps_the_best_state_of_a_fit_that_breaks_off(
             estimator.fit(X)
         losses = estimator.history_["validation_loss"]
         assert len(losses) == 2
-        if event == "nan":
-            assert f"weights of epoch {np.argmin(losses) + 1}" in str(raised.value)
+        message = f"keeps the weights of epoch {np.argmin(losses) + 1}, "
+        assert message in str(raised.value)
         kept.append(outputs(estimator, X))
     assert_same(*kept)
 
@@ -557,11 +568,16 @@ def test_the_container_makes_no_difference_but_rounding(transformer, X, convert)
 def test_values_too_large_for_float32_are_refused_unless_standardised(transformer, X):
     transformer.fit(1e100 * X)
     transformer.set_params(standardize=False)
-    with refused(transformer, "standardize=True"):
-        transformer.fit(1e100 * X)
+    for unit in 1e100, 1e20:
+        with refused(transformer, "too large to compute with.*standardize=True"):
+            transformer.fit(unit * X)
+    constant = np.where(np.arange(5) == 3, 1e100, X / 100)
+    transformer.fit(constant)
+    assert all(np.isfinite(output).all() for output in outputs(transformer, constant))
 
 
-@decoders
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(
     ("value", "dtype"),
     [
@@ -574,11 +590,17 @@ def test_values_too_large_for_float32_are_refused_unless_standardised(transforme
         (3e38, np.float32),
     ],
 )
-def test_a_row_far_off_has_the_lowest_score_and_never_nan(kind, X, value, dtype):
-    X = X / 100
-    scores = kind(**quick).fit(X).score_samples(with_cell(X, value).astype(dtype))
-    assert not np.isnan(scores).any()
-    assert np.argmin(scores) == 3
+def test_a_row_far_off_has_the_lowest_score_and_all_is_finite(
+    transformer, X, value, dtype, sign, standardize
+):
+    X = X / X.std(axis=0)
+    far = with_cell(X, sign * value).astype(dtype)
+    transformer.set_params(standardize=standardize).fit(X)
+    assert all(np.isfinite(output).all() for output in outputs(transformer, far))
+    if hasattr(transformer, "score_samples"):
+        assert np.argmin(transformer.score_samples(far)) == 3
+        everywhere = np.full((1, 5), sign * value, dtype)
+        assert np.isfinite(transformer.score_samples(everywhere)).all()
 
 
 def test_rows_are_left_as_they_are(transformer, X):
@@ -705,6 +727,64 @@ def test_fits_side_by_side_equal_fits_one_by_one(transformer, X, backbone):
         side_by_side = list(pool.map(fit, range(6)))
     for seed, result in enumerate(side_by_side):
         assert_same(result, fit(seed))
+
+
+# Whatever the settings of torch
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+SETTINGS = {
+    "default float64": lambda: default_dtype(torch.float64),
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "meta device": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("norm", [None, "batch"])
+def test_a_fit_does_not_see_the_settings_of_torch(
+    transformer, X, setting, early_stopping, norm
+):
+    backbone = MLP((8,), norm=norm, dropout=0.2)
+    transformer.set_params(backbone=backbone, early_stopping=early_stopping)
+    expected = clone(transformer).fit(X)
+    with setting():
+        fitted, again = (clone(transformer).fit(X) for _ in range(2))
+    assert_same(outputs(fitted, X), outputs(again, X))
+    if setting is not SETTINGS["default float64"]:  # it draws other initial weights
+        assert_close(outputs(fitted, X), outputs(expected, X))
+        assert_allclose(fitted.history_["loss"], expected.history_["loss"], rtol=1e-5)
+    assert fitted.history_.keys() == expected.history_.keys()
+    known = outputs(fitted, X)
+    for tensor in fitted.module_.state_dict().values():
+        assert tensor.device.type == "cpu"
+        assert not tensor.is_floating_point() or tensor.dtype == torch.float32
+    with setting():
+        assert_close(outputs(fitted, X), known)
+    pickle.loads(pickle.dumps(fitted))
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("setting", list(SETTINGS)[:3])
+def test_samples_do_not_see_the_settings_of_torch(X, likelihood, setting):
+    X = (X - X.min(axis=0)) / np.ptp(X, axis=0)
+    vae = VAETransformer(likelihood=likelihood, **quick)
+    expected = vae.fit(X).sample(20, random_state=0)
+    with SETTINGS[setting]():
+        sample = vae.sample(20, random_state=0)
+    assert sample.dtype == np.float64
+    assert_close([sample], [expected])
 
 
 # Inference

@@ -11,7 +11,7 @@ from torch import nn
 from skrepr import ContrastiveTransformer
 from skrepr._training import Batch
 from skrepr.augmentations import Compose, FeatureCorruption, FeatureMasking
-from skrepr.backbones import MLP
+from skrepr.backbones import MLP, Backbone
 from skrepr.objectives import NTXent, nt_xent
 
 
@@ -45,7 +45,8 @@ def test_the_loss_compares_two_views_of_a_batch():
     contrastive = make(objective=NTXent(0.3), max_iter=2).fit(X)
     module = contrastive.module_
     x = torch.from_numpy(contrastive.table_.to_matrix(X, np.float32))
-    a, b = module.views(x, torch.Generator().manual_seed(5))
+    draws = torch.Generator().manual_seed(5)
+    a, b = (module.augment(x, draws) for _ in range(2))
     assert not torch.equal(a, b)
     draws = torch.Generator().manual_seed(5)
     terms = module.loss(Batch(x, None, torch.arange(40), torch.tensor(0.0), draws))
@@ -111,19 +112,54 @@ def naive_score(contrastive, X):
     x = torch.from_numpy(contrastive.table_.to_matrix(X))
     generator = torch.Generator().manual_seed(0)
     order = np.random.default_rng(0).permutation(n)
-    views = module.views(x[order], generator)
+    views = [module.augment(x[order], generator) for _ in range(2)]
     a, b = (module.encode(view).numpy() for view in views)
     hits = 0
     for i in range(n):
-        similarity = b @ a[i] / np.linalg.norm(b, axis=1)
-        hits += similarity.argmax() == i
+        similarity = b @ a[i] / np.linalg.norm(b, axis=1) / np.linalg.norm(a[i])
+        tied = np.abs(similarity - similarity[i]) <= 1e-6
+        if similarity.max() <= similarity[i] + 1e-6:
+            hits += 1 / tied.sum()
     return hits / n
 
 
 @pytest.mark.parametrize("n", [2, 17, 64])
 def test_the_score_is_the_share_of_rows_found_by_cosine_similarity(n):
     contrastive = make(max_iter=3).fit(rows())
-    assert contrastive.score(rows()[:n]) == naive_score(contrastive, rows()[:n])
+    expected = naive_score(contrastive, rows()[:n])
+    assert contrastive.score(rows()[:n]) == pytest.approx(expected, abs=1e-12)
+    copies = np.resize(rows()[: max(1, n // 2)], (n, 8))
+    expected = naive_score(contrastive, copies)
+    assert contrastive.score(copies) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("copies", [2, 4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equal_rows_share_a_hit(copies, dtype):
+    contrastive = make(augmentation=FeatureCorruption(rate=0.0)).fit(rows())
+    X = np.repeat(rows(64 // copies), copies, axis=0).astype(dtype)
+    assert contrastive.score(X) == pytest.approx(1 / copies)
+    mixed = np.concatenate([rows(32)] + 2 * [rows(32)[:16]])  # 16 rows three times
+    expected = (48 / 3 + 16) / 64
+    assert contrastive.score(mixed.astype(dtype)) == pytest.approx(expected)
+
+
+class Collapsed(Backbone):
+    """The same code for every row."""
+
+    def encoder(self, n_inputs, n_outputs):
+        network = nn.Linear(n_inputs, n_outputs)
+        nn.init.zeros_(network.weight)
+        return network.requires_grad_(False)
+
+
+@pytest.mark.parametrize("n", [1, 10, 64, 65, 500])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_codes_that_collapse_score_chance(n, rate):
+    contrastive = make(
+        backbone=Collapsed(), augmentation=FeatureCorruption(rate), max_iter=1
+    ).fit(rows())
+    assert contrastive.score(rows(n)) == pytest.approx(1 / min(n, 64))
 
 
 def test_the_score_does_not_see_the_batch_size_of_the_objective_or_temperature():

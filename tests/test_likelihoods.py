@@ -57,6 +57,34 @@ def test_a_learned_scale_starts_at_1_and_has_a_floor():
     assert module.log_prob(x, x).isfinite().all()
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("standardize", [True, False])
+def test_a_learned_scale_starts_and_ends_relative_to_the_columns(unit, standardize):
+    X = unit * np.column_stack([normal_rows(), np.full(40, 5.0)])
+    module, table, _ = build(Gaussian(), X, standardize)
+    deviations = table.columns.std[:3]
+    start = stats.gmean(deviations)
+    assert start == pytest.approx(1 if standardize else stats.gmean(X[:, :3].std(0)))
+    assert module.log_scale.exp().item() == pytest.approx(start)
+    with torch.no_grad():
+        module.raw_log_scale.fill_(-100)
+    assert module.log_scale.exp().item() == pytest.approx(start / 1000)
+
+
+def test_a_learned_scale_of_constant_columns_alone_is_finite():
+    module, _, x = build(Gaussian(), np.full((9, 2), 7.0), standardize=False)
+    assert module.log_scale.item() == 0
+    assert (module.log_prob(x, x) == 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e9])
+@pytest.mark.parametrize("standardize", [True, False])
+def test_a_fixed_scale_is_not_clamped(scale, standardize):
+    module, _, _ = build(Gaussian(scale), normal_rows(), standardize)
+    assert module.log_scale.exp().item() == pytest.approx(scale, rel=1e-5)
+    assert list(module.parameters()) == []
+
+
 def test_the_learned_scale_has_its_maximum_at_the_residuals_standard_deviation():
     module, _, x = build(Gaussian(), normal_rows(500))
     output = x + 0.2 * outputs(500)
@@ -168,6 +196,7 @@ def test_bernoulli_rows_are_exactly_0_or_1_in_the_users_units(standardize):
     draws = module.sample(outputs().float(), torch.Generator().manual_seed(0))
     rows = module.restore(table.from_matrix(draws.numpy()))
     assert set(rows.ravel()) == {0.0, 1.0}
+    assert not np.signbit(rows).any()
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.5])
@@ -184,6 +213,7 @@ def test_restored_bernoulli_rows_stay_between_0_and_1():
     module, _, _ = build(Bernoulli(), binary_rows())
     restored = module.restore(np.array([[-1e-7, 0.25, 1 + 1e-7]]))
     assert_array_equal(restored, [[0.0, 0.25, 1.0]])
+    assert not np.signbit(restored).any()
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])

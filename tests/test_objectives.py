@@ -10,6 +10,7 @@ from pytorch_metric_learning.losses import NTXentLoss
 from torch import nn
 
 from skrepr import ContrastiveTransformer
+from skrepr._training import Batch
 from skrepr.objectives import NTXent, Objective, nt_xent
 
 
@@ -87,8 +88,20 @@ def test_nt_xent_has_a_finite_gradient(a):
 
 def test_the_module_compares_projections_of_the_head():
     encoder, head = nn.Linear(3, 2).double(), nn.Linear(2, 4).double()
-    a, b = views(6, width=3)
-    terms = NTXent(0.3).build(encoder, head, 2)(None, (a, b), None)
+    x, _ = views(6, width=3)
+    draws = torch.Generator().manual_seed(0)
+    batch = Batch(x, None, torch.arange(6), torch.tensor(0.0), draws)
+    given, made = [], []
+
+    def augment(x, generator):
+        given.append((x, generator))
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        made.append(x + noise)
+        return made[-1]
+
+    terms = NTXent(0.3).build(encoder, head, 2)(batch, augment, batch.index)
+    assert [call[0] is x and call[1] is draws for call in given] == [True, True]
+    a, b = made
     assert list(terms) == ["nt_xent"]
     expected = nt_xent(head(encoder(a)), head(encoder(b)), 0.3)
     torch.testing.assert_close(terms["nt_xent"], expected)
@@ -108,9 +121,11 @@ class _Centering(nn.Module):
         self.register_buffer("n_steps", torch.zeros(()))
         self.register_buffer("seen", torch.zeros(40))
 
-    def forward(self, batch, views, ids):
+    def forward(self, batch, augment, ids):
         self.seen[ids] += 1
-        a, b = map(self.encoder, views)
+        views = [augment(batch.x, batch.generator) for _ in range(3)]
+        assert not torch.equal(views[0], views[1])
+        a, b, _ = map(self.encoder, views)
         return {
             "agreement": (a - b).square().mean(),
             "mean": (torch.cat([a, b]).mean() - 1).square(),

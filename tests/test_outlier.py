@@ -5,18 +5,25 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
-from sklearn.base import BaseEstimator
+from scipy.spatial import cKDTree
+from sklearn.base import BaseEstimator, clone
+from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skrepr import AutoencoderTransformer, OutlierDetector, VAETransformer
-from skrepr._outlier import adjusted_lower_fence, medcouple
+from skrepr._outlier import (
+    adjusted_lower_fence,
+    automatic_threshold,
+    medcouple,
+    threshold_of_share,
+)
 
 
 class Norm(BaseEstimator):
@@ -50,6 +57,13 @@ class Memory(Norm):
     def score_samples(self, X):
         known = (X[:, None] == self.given_[0]).all(axis=2).any(axis=1)
         return np.where(known, 0.0, super().score_samples(X))
+
+
+class Nearest(Norm):
+    """Scores a row by minus the distance to the nearest row it was fitted on."""
+
+    def score_samples(self, X):
+        return -cKDTree(self.given_[0]).query(X)[0]
 
 
 def gaussian(n_samples, seed, n_features=5):
@@ -97,34 +111,159 @@ def test_auto_finds_outliers_six_sigma_away_and_raises_few_false_alarms(estimato
 
 
 @pytest.mark.parametrize(
+    "estimator",
+    [
+        PCA(),
+        GaussianMixture(random_state=0),
+        AutoencoderTransformer(random_state=0),
+        VAETransformer(random_state=0),
+    ],
+    ids=["pca", "gmm", "ae", "vae"],
+)
+@pytest.mark.parametrize("share", [0.02, 0.1])
+def test_auto_raises_few_false_alarms_with_outliers_among_the_training_rows(
+    estimator, share
+):
+    X = gaussian(1000, 0)
+    n_outliers = round(1000 * share)
+    X[:n_outliers] = moved_six_sigma(X[:n_outliers])
+    detector = OutlierDetector(estimator).fit(X)
+    new = gaussian(4000, 1)
+    assert share_flagged(detector, new) <= 0.02
+    # An autoencoder learns to reconstruct the outliers it is trained on.
+    least = {AutoencoderTransformer: 0.2, VAETransformer: 0.6}
+    found = share_flagged(detector, moved_six_sigma(new))
+    assert found >= least.get(type(estimator), 0.8)
+
+
+@pytest.mark.parametrize(
     "estimator", [PCA(), GaussianMixture(random_state=0)], ids=["pca", "gmm"]
 )
+@pytest.mark.parametrize("share", [0.02, 0.1])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_auto_bears_one_outlier_in_ten_training_rows(estimator, frozen):
+def test_auto_bears_outliers_among_the_training_rows(estimator, share, frozen):
     X = gaussian(1000, 0)
     if frozen:
-        estimator = FrozenEstimator(estimator.fit(X))
-    X[:100] = moved_six_sigma(X[:100])
+        estimator = FrozenEstimator(clone(estimator).fit(X))
+    n_outliers = round(1000 * share)
+    X[:n_outliers] = moved_six_sigma(X[:n_outliers])
     detector = OutlierDetector(estimator).fit(X)
     new = gaussian(4000, 1)
     assert share_flagged(detector, new) <= 0.02
     assert share_flagged(detector, moved_six_sigma(new)) >= 0.8
-    assert share_flagged(detector, X[:100]) >= 0.8
+    assert share_flagged(detector, X[:n_outliers]) >= 0.8
 
 
-@pytest.mark.parametrize("n_samples", [9, 400, 1000])
+def held_out_scores(estimator, X):
+    """Score the held-out rows of as many of the five folds as give 500 scores."""
+    scores = []
+    for train, test in KFold(5, shuffle=True, random_state=0).split(X):
+        if len(scores) < 500:
+            scores.extend(clone(estimator).fit(X[train]).score_samples(X[test]))
+    return np.array(scores)
+
+
+@pytest.mark.parametrize("n_samples", [9, 400, 1000, 4000])
 @pytest.mark.parametrize("transform", [np.array, np.exp])
-def test_auto_is_a_quantile_or_the_fence_whichever_is_higher(n_samples, transform):
+@pytest.mark.parametrize("frozen", [False, True])
+def test_auto_takes_training_scores_that_hold_for_rows_held_out(
+    n_samples, transform, frozen
+):
     X = transform(gaussian(n_samples, 0))
-    estimator = Norm() if n_samples < 500 else FrozenEstimator(Norm().fit(X))
-    scores = -np.linalg.norm(X, axis=1)
-    expected = max(np.quantile(scores, 0.005), adjusted_lower_fence(scores))
-    assert OutlierDetector(estimator).fit(X).offset_ == pytest.approx(expected)
+    estimator = FrozenEstimator(Norm().fit(X)) if frozen else Norm()
+    expected = automatic_threshold(-np.linalg.norm(X, axis=1))
+    assert OutlierDetector(estimator).fit(X).offset_ == expected
 
 
-def test_auto_goes_by_the_scores_of_rows_the_estimator_has_not_seen():
-    detector = OutlierDetector(Memory()).fit(gaussian(400, 0))
-    assert share_flagged(detector, gaussian(4000, 1)) <= 0.02
+@pytest.mark.parametrize("n_samples", [10, 50, 400, 1000])
+def test_auto_takes_held_out_scores_where_training_scores_are_too_good(n_samples):
+    X = gaussian(n_samples, 0)
+    for estimator in Memory(), Nearest():
+        expected = automatic_threshold(held_out_scores(estimator, X))
+        assert OutlierDetector(estimator).fit(X).offset_ == expected
+
+
+def test_a_frozen_or_tiny_estimator_goes_without_held_out_scores():
+    X = gaussian(200, 0)
+    assert OutlierDetector(FrozenEstimator(Memory().fit(X))).fit(X).offset_ == 0
+    assert OutlierDetector(Memory()).fit(X[:9]).offset_ == 0
+    assert OutlierDetector(Memory()).fit(X[:10]).offset_ < 0
+
+
+@pytest.mark.parametrize("n_samples", [400, 1000])
+def test_what_a_model_remembers_does_not_set_the_threshold(n_samples):
+    for estimator in Memory(), Nearest():
+        detector = OutlierDetector(estimator).fit(gaussian(n_samples, 0))
+        new = gaussian(4000, 1)
+        assert share_flagged(detector, new) <= 0.02
+        assert share_flagged(detector, moved_six_sigma(new)) >= 0.8
+        assert share_flagged(detector, gaussian(n_samples, 0)) <= 0.02
+
+
+def test_an_autoencoder_of_89_zeros_flags_other_digits_and_few_other_zeros():
+    digits = load_digits()
+    zeros = digits.data[digits.target == 0]
+    detector = OutlierDetector(AutoencoderTransformer(random_state=0)).fit(zeros[::2])
+    assert len(zeros[::2]) == 89
+    assert share_flagged(detector, zeros[1::2]) <= 0.05
+    assert share_flagged(detector, digits.data[digits.target == 1]) >= 0.9
+
+
+@pytest.mark.parametrize("n", [50, 1000, 5000])
+def test_a_threshold_is_the_quantile_or_the_fence_of_clearly_more_rows(n):
+    scores = np.sort(gaussian(n, 0, 1)[:, 0])
+    assert np.sum(scores < adjusted_lower_fence(scores)) <= 0.01 * n
+    quantile = np.quantile(scores, 0.0025)
+    assert automatic_threshold(scores) == pytest.approx(quantile)
+    expected = 0.005 * n
+    most = int(expected + 3 * np.sqrt(expected))
+    for n_low, by_fence in ((most, False), (most + 1, True)):
+        # Fewer than `most` lie below the fence on their own: put in as many as needed.
+        low = scores.clip(-2, 2)
+        low[:n_low] = -9.0 - np.arange(n_low)
+        fence = adjusted_lower_fence(low)
+        assert np.sum(low < fence) == n_low
+        expected_threshold = fence if by_fence else np.quantile(low, 0.0025)
+        assert automatic_threshold(low) == pytest.approx(expected_threshold)
+    assert automatic_threshold(1000 * low - 7) == pytest.approx(1000 * fence - 7)
+
+
+@pytest.mark.parametrize("share", [0.0025, 0.1, 0.5])
+@pytest.mark.parametrize("n_impossible", [0, 1, 3, 60])
+def test_a_threshold_is_finite_with_scores_of_minus_infinity(share, n_impossible):
+    scores = gaussian(100, 0, 1)[:, 0]
+    scores[:n_impossible] = -np.inf
+    threshold = threshold_of_share(scores, share)
+    assert np.isfinite(threshold)
+    if n_impossible <= share * 99:
+        assert threshold == np.quantile(scores, share)
+    else:
+        assert threshold == scores[n_impossible:].min()
+    assert np.isfinite(automatic_threshold(scores))
+
+
+@pytest.mark.parametrize("contamination", ["auto", 0.1])
+def test_rows_of_density_zero_are_outliers(contamination):
+    X = gaussian(400, 0, 2)
+    X[:4] = [[50, 50], [60, 60], [-50, 50], [70, 0]]
+    kde = KernelDensity(kernel="tophat", bandwidth=0.7)
+    detector = OutlierDetector(kde, contamination=contamination).fit(X)
+    assert np.isfinite(detector.offset_)
+    assert share_flagged(detector, np.array([[99.0, 99.0], [-99.0, 0.0]])) == 1
+    assert not np.isnan(detector.decision_function(X)).any()
+    frozen = FrozenEstimator(kde.fit(X[4:]))
+    detector = OutlierDetector(frozen, contamination=contamination).fit(X)
+    assert np.isfinite(detector.offset_)
+    assert share_flagged(detector, X[:4]) == 1
+
+
+@pytest.mark.parametrize("contamination", ["auto", 0.1])
+def test_no_finite_score_is_an_error(contamination):
+    kde = KernelDensity(kernel="tophat", bandwidth=0.1).fit(np.full((3, 2), 1e3))
+    detector = OutlierDetector(FrozenEstimator(kde), contamination=contamination)
+    with pytest.raises(ValueError, match="no row a finite score"):
+        detector.fit(gaussian(50, 0, 2))
+    assert "offset_" not in vars(detector)
 
 
 @pytest.mark.parametrize(
@@ -319,13 +458,36 @@ def test_verbs_ask_for_a_fit_first(verb):
 
 
 def naive_medcouple(values):
-    m = np.median(values)
+    m, n_tied = np.median(values), np.sum(values == np.median(values))
+    low, high = np.sort(values)[::-1], np.sort(values)
+    low, high = low[low <= m], high[high >= m]  # both begin with those tied
     kernel = [
-        ((b - m) - (m - a)) / (b - a) if b > a else 0.0
-        for a in values[values <= m]
-        for b in values[values >= m]
+        np.sign(n_tied - 1 - i - j) if b == a else ((b - m) - (m - a)) / (b - a)
+        for i, a in enumerate(low)
+        for j, b in enumerate(high)
     ]
     return np.median(kernel)
+
+
+@pytest.mark.parametrize("n_tied", [1, 2, 3, 7, 40, 60, 90, 100])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_medcouple_of_ties_equals_a_naive_double_loop(n_tied, sign):
+    draws = np.random.default_rng(0)
+    one_sided = np.r_[np.zeros(n_tied), draws.exponential(size=100 - n_tied)]
+    two_sided = np.r_[np.zeros(n_tied), draws.normal(size=101)]
+    rounded = draws.normal(size=100).round(1) + 0.0
+    for values in one_sided, two_sided, rounded, two_sided.round():
+        expected = naive_medcouple(sign * values)
+        assert medcouple(sign * values) == pytest.approx(expected, abs=1e-12)
+        assert medcouple(-sign * values) == pytest.approx(-expected, abs=1e-12)
+
+
+def test_medcouple_of_a_spike_at_the_end_is_1():
+    draws = np.random.default_rng(0).exponential(size=40)
+    assert medcouple(np.r_[np.zeros(60), draws]) == 1
+    assert medcouple(-np.r_[np.zeros(60), draws]) == -1
+    many = np.r_[np.zeros(6000), np.random.default_rng(0).exponential(size=4000)]
+    assert medcouple(many) == 1
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 11, 100, 101])

@@ -6,6 +6,7 @@ import torch
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
+from sklearn.utils._param_validation import InvalidParameterError
 from torch import nn
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
@@ -223,6 +224,25 @@ def test_estimators_share_a_part_but_no_weights(X):
 
 
 @pytest.mark.parametrize(
+    ("composition", "name"),
+    [
+        (Compose("gaussian_noise", None), "second"),
+        (Compose(None, "gaussian_noise"), "first"),
+        (Compose("gaussian_noise", L1()), "second"),
+        (Compose("gaussian_noise", Compose("noise", "gaussian_noise")), "first"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, ContrastiveTransformer])
+def test_a_composition_of_something_else_is_an_invalid_parameter(
+    X, kind, composition, name
+):
+    message = rf"The '{name}' parameter of Compose must be a str among .* Got"
+    with pytest.raises(InvalidParameterError, match=message):
+        kind(augmentation=composition).fit(X)
+
+
+@pytest.mark.parametrize(
     ("call", "method"),
     [
         (lambda: Backbone().encoder(1, 1), "encoder"),
@@ -230,7 +250,7 @@ def test_estimators_share_a_part_but_no_weights(X):
         (lambda: Likelihood().build(None), "build"),
         (lambda: Objective().build(None, None, 1), "build"),
         (lambda: Augmentation().build(None), "build"),
-        (lambda: Penalty()(torch.zeros(1)), "__call__"),
+        (lambda: Penalty().build(1), "build"),
     ],
 )
 def test_the_base_class_of_a_kind_says_what_to_implement(call, method):

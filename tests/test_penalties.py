@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from skrepr import AutoencoderTransformer
 from skrepr.backbones import MLP
@@ -22,7 +23,11 @@ def make(penalty, **options):
 
 def test_l1_is_the_weighted_mean_absolute_value():
     z = torch.tensor([[1.0, -2.0], [0.0, 5.0]])
-    assert L1(weight=0.1)(z).item() == pytest.approx(0.2)
+    penalty = L1(weight=0.1).build(2)
+    assert isinstance(penalty, nn.Module)
+    value = penalty(z)
+    assert value.shape == ()
+    assert value.item() == pytest.approx(0.2)
 
 
 def test_a_larger_weight_gives_smaller_codes():
@@ -58,10 +63,24 @@ def test_a_weight_of_0_is_no_penalty():
 class Bias(Penalty):
     """A penalty of the user: codes should be near 5."""
 
-    def __call__(self, z):
-        return 10 * (z - 5).square().mean()
+    def build(self, n_components):
+        return _Bias(n_components)
 
 
-def test_a_penalty_of_the_user_moves_the_codes():
+class _Bias(nn.Module):
+    def __init__(self, n_components):
+        super().__init__()
+        self.register_buffer("target", torch.full((n_components,), 5.0))
+        self.weight = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, z):
+        return 10 * (z - self.target).square().mean() + (self.weight - 1).square()
+
+
+def test_a_penalty_of_the_user_moves_the_codes_and_may_learn():
     X = rows()
-    assert make(Bias()).fit(X).transform(X).mean() > 4
+    ae = make(Bias()).fit(X)
+    assert ae.transform(X).mean() > 4
+    assert ae.module_.penalty.target.shape == (6,)
+    assert ae.module_.penalty.weight.item() > 0.5
+    assert ae.history_["penalty"][0] > 100

@@ -114,6 +114,80 @@ def test_values_too_large_for_a_variance_are_an_error_that_names_the_column(name
         make_table(X, original=original)
 
 
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("value", [1e200, -1.7e308])
+def test_too_large_says_what_to_do(standardize, value):
+    X = np.column_stack([np.arange(4.0), [value, 1.0, 2.0, 3.0]])
+    message = r"Column 1 .*too large to compute with\. .*Rescale the column or take"
+    with pytest.raises(ValueError, match=message) as error:
+        make_table(X, standardize)
+    assert ("or standardize=True" in str(error.value)) is not standardize
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_raw_values_must_have_squares_in_float32(sign):
+    X = sign * np.array([[0.0, 7e25], [1.8e19, 7e25]])  # a constant is excepted
+    assert make_table(X, standardize=False).varies.tolist() == [True, False]
+    X[0, 0] = sign * 1.9e19
+    with pytest.raises(ValueError, match=r"Column 0 .*too large to compute with"):
+        make_table(X, standardize=False)
+    assert make_table(X).varies.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_values_are_at_most_a_million_standard_deviations_from_the_mean(
+    rng, standardize, dtype
+):
+    X = rng.normal(size=(50, 3)) * [1, 1e3, 0] + [0, 1e5, 3]
+    table = make_table(X, standardize)
+    largest = np.finfo(dtype).max
+    new = np.array([[largest] * 3, [-largest] * 3, X[0]], dtype)
+    matrix = table.to_matrix(new)
+    assert matrix.dtype == dtype
+    expected = X.mean(axis=0) + [[1e6], [-1e6]] * X.std(axis=0)
+    if standardize:
+        expected = np.array([[1e6], [-1e6]]) * np.ones(3)
+    assert_allclose(matrix[:2, :2], expected[:, :2], rtol=1e-5)
+    assert_array_equal(matrix[:, 2], 0)
+    assert_array_equal(matrix[2], table.to_matrix(new[2:])[0])
+    near = X + 0.99e6 * X.std(axis=0)  # not clipped
+    back = table.from_matrix(table.to_matrix(near))
+    assert_allclose(back, near, rtol=1e-12)
+
+
+def test_a_column_that_did_not_vary_differs_beyond_rounding(rng):
+    X = np.column_stack([np.full(9, 0.3), rng.normal(size=9), np.zeros(9)])
+    table = make_table(X)
+    new = np.array([[0.1 + 0.2, 5, 0], [0.3 * (1 + 1e-14), 5, 1e-300], [-0.3, 5, -0.0]])
+    expected = [[False, False, False], [True, False, True], [True, False, False]]
+    assert table.differs(new).tolist() == expected
+
+
+class Frame(pd.DataFrame):
+    """A subclass, as GeoDataFrame is one."""
+
+    @property
+    def _constructor(self):
+        return Frame
+
+
+def test_a_subclass_of_a_data_frame_counts_as_pandas(rng):
+    X = rng.normal(size=(20, 2))
+    frame = Frame(X, columns=["a", "b"], index=range(5, 25))
+    table = make_table(X, original=frame)
+    back = table.wrap(X, like=frame)
+    assert isinstance(back, pd.DataFrame)
+    assert back.columns.tolist() == ["a", "b"]
+    assert back.index.tolist() == list(range(5, 25))
+    ae = AutoencoderTransformer(2, max_iter=1).fit(frame)
+    codes = Frame(ae.transform(frame), index=frame.index)
+    decoded = ae.inverse_transform(codes)
+    assert isinstance(decoded, pd.DataFrame)
+    assert decoded.columns.tolist() == ["a", "b"]
+    assert decoded.index.tolist() == frame.index.tolist()
+
+
 def test_the_layout_tells_the_parts_the_moments_in_units_of_the_matrix(rng):
     X = rng.normal(size=(50, 2)) * [2, 0] + [5, 3]
     raw, scaled = (make_table(X, flag).columns for flag in (False, True))

@@ -7,8 +7,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
+from torch.utils import _python_dispatch
 
-from skrepr import AutoencoderTransformer
+from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
 from skrepr._torch import (
     Seeded,
     apply,
@@ -19,6 +20,7 @@ from skrepr._torch import (
     to_tensor,
 )
 from skrepr.backbones import MLP, Backbone
+from skrepr.penalties import Penalty
 
 x = torch.linspace(0.1, 0.9, 24).reshape(4, 6)
 
@@ -95,6 +97,52 @@ def test_seeded_is_of_its_own_thread_only():
             others = pool.submit(torch.rand, 4).result()
     assert torch.equal(others, expected)
     assert torch.equal(mine, seeded(0, lambda: torch.rand(4)))
+
+
+def dispatch_flags():
+    """Return what torch keeps of modes for the whole process and for this thread."""
+    flags = {
+        name: getattr(_python_dispatch, name)
+        for name in dir(_python_dispatch)
+        if name.startswith("_is_in_")
+    }
+    assert "_is_in_torch_dispatch_mode" in flags
+    return flags, _python_dispatch._get_current_dispatch_mode()
+
+
+def test_seeded_leaves_the_flags_of_the_process_alone_when_threads_overlap():
+    before = dispatch_flags()
+    one, other = (Seeded(torch.Generator().manual_seed(0)) for _ in range(2))
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        first.submit(one.__enter__).result()
+        second.submit(other.__enter__).result()
+        drawn = [pool.submit(torch.rand, 3).result() for pool in (first, second)]
+        first.submit(one.__exit__, None, None, None).result()
+        still = second.submit(torch.rand, 2).result()
+        second.submit(other.__exit__, None, None, None).result()
+    assert dispatch_flags() == before
+    assert torch.equal(*drawn)
+    draws = torch.Generator().manual_seed(0)
+    torch.rand(3, generator=draws)
+    assert torch.equal(still, torch.rand(2, generator=draws))
+
+
+def test_seeded_ends_with_its_block_when_that_fails():
+    before = dispatch_flags()
+    with pytest.raises(KeyError), Seeded(torch.Generator()):
+        raise KeyError
+    assert dispatch_flags() == before
+
+
+def test_seeded_blocks_nest():
+    inner, outer = (torch.Generator().manual_seed(seed) for seed in (1, 2))
+    with Seeded(outer):
+        a = torch.rand(2)
+        with Seeded(inner):
+            b = torch.rand(2)
+        c = torch.rand(2)
+    assert torch.equal(b, seeded(1, lambda: torch.rand(2)))
+    assert torch.equal(torch.cat([a, c]), seeded(2, lambda: torch.rand(4)))
 
 
 @pytest.mark.parametrize("p", [0.0, 0.25, 0.9, 1.0])
@@ -250,3 +298,25 @@ def test_only_layers_known_not_to_draw_go_without_interception():
     assert may_draw(MLP((4,), dropout=0.1).encoder(3, 2))
     assert may_draw(nn.Sequential(nn.Linear(2, 2), OfTheUser(2, 2)))
     assert may_draw(nn.RReLU())
+
+
+def test_the_modules_of_this_package_go_without_interception_and_a_users_do_not():
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    ours = [
+        AutoencoderTransformer(2, penalty="l1", max_iter=1),
+        VAETransformer(2, max_iter=1),
+        ContrastiveTransformer(2, max_iter=1),
+    ]
+    assert not any(may_draw(estimator.fit(X).module_) for estimator in ours)
+    ae = AutoencoderTransformer(2, penalty=UsersPenalty(), max_iter=1).fit(X)
+    assert may_draw(ae.module_)
+
+
+class UsersPenalty(Penalty):
+    def build(self, n_components):
+        return _UsersPenalty()
+
+
+class _UsersPenalty(nn.Module):
+    def forward(self, z):
+        return z.square().mean()

@@ -226,6 +226,19 @@ def test_uneven_batches_weigh_as_many_rows_as_they_have():
     assert_allclose(trainer.history["a"], rows(5).x.mean(), rtol=1e-6)
 
 
+def test_the_history_of_an_epoch_is_the_mean_over_the_rows_drawn():
+    class Repeating(EvenSplit):  # an epoch of 3 + 1 draws of other rows than its length
+        def epoch(self, generator):
+            return torch.tensor([0, 1, 1]), torch.tensor([2])
+
+    module = Scripted()
+    module.loss = lambda batch: {"a": batch.x[:, 0].mean() + 0 * module.weight.sum()}
+    trainer, source = make_trainer(module), rows(20)
+    train(trainer, source, Repeating(20, 10), max_iter=1)
+    expected = source.x[[0, 1, 1, 2], 0].mean().item()
+    assert trainer.history["a"] == pytest.approx([expected], rel=1e-6)
+
+
 # Early stopping.
 
 
@@ -342,10 +355,13 @@ def test_the_best_state_survives_a_failure(failure):
     module = Scripted([3.0, 2.0, 2.5, 1.0], training=[1.0, 1.0, 1.0, failure])
     stopped, _ = run(module, max_iter=9, validation=True)
     assert module.epoch == 1
+    assert "keeps the weights of epoch 2, the best on the validation" in str(stopped)
     if failure is KeyboardInterrupt:
         assert isinstance(stopped, KeyboardInterrupt)
+        assert str(stopped).startswith("Training was interrupted. ")
     else:
-        assert re.search(r"in epoch 4 .* keeps the weights of epoch 2", str(stopped))
+        assert isinstance(stopped, TrainingError)
+        assert "in epoch 4 (" in str(stopped)
 
 
 @pytest.mark.parametrize("validation", [True, False])
@@ -353,6 +369,56 @@ def test_a_failure_without_a_state_worth_keeping_is_raised(validation):
     module = Scripted([math.nan], training=[1.0, KeyboardInterrupt])
     with pytest.raises(KeyboardInterrupt):
         run(module, validation=validation)
+
+
+class Exploding(Scripted):
+    """Its weights, or a running statistic, are no longer finite after a given step."""
+
+    def __init__(self, step, value, name, **scripts):
+        super().__init__(**scripts)
+        self.register_buffer("running", torch.zeros(3))
+        self.step, self.value, self.name = step, value, name
+
+    def after_step(self):
+        self.step -= 1
+        if self.step == 0:
+            with torch.no_grad():
+                getattr(self, self.name).view(-1)[1] = self.value
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["weight", "running"])
+def test_weights_that_are_not_finite_after_the_last_step_are_an_error(name, value):
+    with pytest.raises(TrainingError, match=rf"last step .*'{name}'.*learning_rate"):
+        run(Exploding(5, value, name), max_iter=5)
+    module = Exploding(5, value, name, validation=[3.0, 2.0, 2.5, 4.0, 4.0])
+    stopped, _ = run(module, max_iter=5, validation=True)
+    assert isinstance(stopped, TrainingError)
+    assert "keeps the weights of epoch 2," in str(stopped)
+    assert all(tensor.isfinite().all() for tensor in module.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    "kind", [AutoencoderTransformer, VAETransformer, ContrastiveTransformer]
+)
+def test_a_single_step_that_is_far_too_long_is_an_error(kind):
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    estimator = kind(2, learning_rate=1e38, max_iter=1, random_state=0)
+    with pytest.raises(TrainingError, match="Lower learning_rate"):
+        estimator.fit(X)
+    assert not any(name.endswith("_") for name in vars(estimator))
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize(
+    "kind", [AutoencoderTransformer, VAETransformer, ContrastiveTransformer]
+)
+def test_a_fit_leaves_no_gradients(kind, early_stopping):
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    fitted = kind(2, max_iter=2, early_stopping=early_stopping).fit(X)
+    parameters = list(fitted.module_.parameters())
+    assert parameters
+    assert all(p.grad is None and not p.requires_grad for p in parameters)
 
 
 def test_a_validation_loss_that_was_never_finite_is_an_error():
@@ -366,8 +432,17 @@ class Failing(Penalty):
     def __init__(self, after):
         self.after = after
 
-    def __call__(self, z):
-        self.left = getattr(self, "left", self.after) - 1
+    def build(self, n_components):
+        return _Failing(self.after)
+
+
+class _Failing(nn.Module):
+    def __init__(self, left):
+        super().__init__()
+        self.left = left
+
+    def forward(self, z):
+        self.left -= 1
         return 0 * z.sum() + (math.nan if self.left < 0 else 0.0)
 
 
@@ -484,7 +559,8 @@ def test_verbose_1_draws_one_bar_with_the_loss_and_the_time_left(report, verbose
     assert err.count("\n") == 0
     last = [line for line in err.split("\r") if line.strip()][-1]
     assert re.search(
-        r"^AutoencoderTransformer: 100%.* 3/3 \[.*<.*, loss=[\d.]+, validation_loss=",
+        r"^AutoencoderTransformer: 100%.* 3/3 \[.*<.*step.*, "
+        r"loss=[\d.]+, validation_loss=",
         last,
     )
 
