@@ -988,3 +988,33 @@ def test_verbose_is_silence_a_bar_or_a_line_per_epoch(transformer, X, capfd):
     out, err = capfd.readouterr()
     assert err == ""
     assert len(out.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.array(["x", "y", "z"], dtype="string"),
+        pd.Categorical([1, 2, 1]),
+        pd.date_range("2024", periods=3),
+    ],
+    ids=["strings", "categories", "dates"],
+)
+def test_a_column_that_holds_no_numbers_is_named(transformer, column):
+    frame = pd.DataFrame({"size": [1.0, 2.0, 3.0], "kind": pd.Series(column)})
+    message = rf"Column 'kind' has dtype .*, but {type(transformer).__name__} needs num"
+    with pytest.raises(ValueError, match=message):
+        transformer.fit(frame)
+    assert not hasattr(transformer, "n_features_in_")
+    with pytest.raises(ValueError, match=message):
+        transformer.fit(frame.assign(kind=[1.0, 2.0, 3.0])).transform(frame)
+    polars = pl.DataFrame({"size": [1.0, 2.0], "kind": ["x", "y"]})
+    with pytest.raises(ValueError, match=r"Column 'kind' has dtype String"):
+        clone(transformer).fit(polars)
+
+
+def test_flags_and_nullable_integers_are_numbers(transformer):
+    frame = pd.DataFrame(
+        {"flag": [True, False, True], "count": pd.array([1, 2, 4], dtype="Int64")}
+    )
+    assert transformer.fit(frame).transform(frame).shape[0] == 3
+    assert clone(transformer).fit(pl.from_pandas(frame)).n_features_in_ == 2
