@@ -198,8 +198,8 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
             X_train, X_test = safe_indexing(X, train), safe_indexing(X, test)
             y_train = None if y is None else safe_indexing(y, train)
             copy = clone(self.estimator).fit(X_train, y_train)
-            threshold = automatic_threshold(copy.score_samples(X_train))
-            scores = copy.score_samples(X_test)
+            threshold = automatic_threshold(np.asarray(copy.score_samples(X_train)))
+            scores = np.asarray(copy.score_samples(X_test))
             held_out.extend(scores)
             alarms.extend(scores < threshold)
         if np.mean(alarms) > _MOST_ALARMS:

@@ -297,15 +297,16 @@ def _train_epoch(trainer, source, sampler, epoch, n_steps, bar):
         terms = trainer.step(batch, one_cycle((first + i + 0.5) / n_steps))
         means.add(terms, len(index))
         bar.update()
-    trainer.record("", means.values())
-    if not math.isfinite(trainer.history["loss"][-1]):
-        shown = ", ".join(f"{k}={v:.3g}" for k, v in means.values().items())
+    values = means.values()
+    if not math.isfinite(sum(values.values())):
+        shown = ", ".join(f"{name}={value:.3g}" for name, value in values.items())
         raise TrainingError(
             f"The training loss is no longer finite in epoch {epoch + 1} ({shown}). "
             "Expected a finite loss. Lower learning_rate (it is "
             f"{trainer.learning_rate:g}), leave standardize=True, and look for extreme "
             "values in X."
         )
+    trainer.record("", values)
 
 
 def _check_weights(module):
