@@ -37,6 +37,26 @@ class AutoencoderModule(nn.Module):
             terms["penalty"] = self.penalty(z)
         return terms
 
+    def by_hand(self, stacks):
+        encoder, decoder = stacks.get(self.encoder), stacks.get(self.decoder)
+        cost_and_slope = getattr(self.likelihood, "cost_and_slope", None)
+        if encoder is None or decoder is None or self.penalty is not None:
+            return None
+        if cost_and_slope is None:
+            return None
+
+        def loss_and_gradients(batch):
+            x = batch.x
+            noisy = x if self.augment is None else self.augment(x, batch.generator)
+            z, encoding = encoder.forward(noisy)
+            output, decoding = decoder.forward(z)
+            cost, slope = cost_and_slope(x, output, 1 / (x.shape[0] * self.n_varying))
+            slope = decoder.backward(decoding, slope)
+            encoder.backward(encoding, slope, to_inputs=False)
+            return {"reconstruction": cost}
+
+        return loss_and_gradients
+
     def after_step(self):
         pass
 

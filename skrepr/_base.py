@@ -103,7 +103,8 @@ class BaseTorchTransformer(
             Codes, float32 for float32 X, else float64. The same for a row whatever rows
             stand beside it. `set_output` makes it a DataFrame.
         """
-        return self._apply("encode", self._to_matrix(X))
+        X = self._validate_rows(X)
+        return self._apply("encode", X, to_matrix=self.table_.to_matrix)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -167,8 +168,8 @@ class BaseTorchTransformer(
             verbose=int(self.verbose),
             name=type(self).__name__,
         )
+        trainer.parameters.release()
         self.table_ = table
-        module.zero_grad()
         self.module_ = module.cpu().eval().requires_grad_(False)
         self.device_ = str(device)
         self.history_ = trainer.history
@@ -203,14 +204,10 @@ class BaseTorchTransformer(
         self._check_rows(X, self.module_)
         return X
 
-    def _to_matrix(self, X):
-        X = self._validate_rows(X)
-        return self.table_.to_matrix(X)
-
-    def _apply(self, verb, matrix, **options):
-        """Evaluate a method of the module, by its name, on rows of the matrix."""
-        module = for_inference(self.module_, self.device_, matrix.dtype)
-        return apply(module, getattr(module, verb), matrix, **options)
+    def _apply(self, verb, rows, **options):
+        """Evaluate a method of the module, by its name, on rows."""
+        module = for_inference(self.module_, self.device_, rows.dtype)
+        return apply(module, getattr(module, verb), rows, **options)
 
 
 class DecodingTransformer(BaseTorchTransformer):

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from skrepr._base import BaseTorchTransformer
+from skrepr._engine import one_thread
 from skrepr._torch import for_inference, to_tensor
 from skrepr.augmentations import Augmentation
 from skrepr.objectives import Objective
@@ -34,6 +35,12 @@ class ContrastiveModule(nn.Module):
 
     def loss(self, batch):
         return self.objective(batch, self.augment, batch.index)
+
+    def by_hand(self, stacks):
+        of_objective = getattr(self.objective, "by_hand", lambda stacks: None)(stacks)
+        if of_objective is None:
+            return None
+        return lambda batch: of_objective(batch, self.augment, batch.index)
 
     def after_step(self):
         if hasattr(self.objective, "after_step"):
@@ -218,7 +225,8 @@ class ContrastiveTransformer(BaseTorchTransformer):
             Between 0 and 1, deterministic. Chance is one over the number of rows
             compared, which is 64 if X has as many. Rows that are equal share a hit.
         """
-        matrix = self._to_matrix(X)
+        X = self._validate_rows(X)
+        matrix = self.table_.to_matrix(X)
         module = for_inference(self.module_, self.device_, matrix.dtype)
         weight = next(module.parameters())
         generator = torch.Generator(weight.device).manual_seed(0)
@@ -227,7 +235,7 @@ class ContrastiveTransformer(BaseTorchTransformer):
         # The last group is filled up with rows of the first.
         groups = np.resize(order, (math.ceil(len(order) / size), size))
         hits = 0.0
-        with torch.inference_mode():
+        with torch.inference_mode(), one_thread():
             for group in np.array_split(groups, math.ceil(len(groups) / 32)):
                 x = to_tensor(matrix[group.ravel()], weight)
                 a, b = (

@@ -85,8 +85,7 @@ class Table:
         low, high = X.min(axis=0).astype(float), X.max(axis=0).astype(float)
         largest = np.maximum(np.abs(low), np.abs(high))
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = X.mean(axis=0, dtype=np.float64)
-            std = X.std(axis=0, dtype=np.float64)
+            mean, std = _mean_and_std(X)
             constant = high - low <= _ROUNDING * largest
         too_large = ~constant & ~(np.isfinite(mean) & np.isfinite(std))
         if not standardize:
@@ -132,13 +131,17 @@ class Table:
             a million standard deviations from the mean are brought to that distance.
         """
         matrix = np.empty(X.shape, X.dtype if dtype is None else dtype)
-        low = self.mean - _FARTHEST * self.std
-        high = self.mean + _FARTHEST * self.std
-        for rows in _blocks(len(X)):
-            block = X[rows].clip(low, high)  # float64, whatever X is
-            block -= self.center
-            block /= self.scale
-            block[:, ~self.varies] = 0.0
+        low = (self.mean - _FARTHEST * self.std - self.center) / self.scale
+        high = (self.mean + _FARTHEST * self.std - self.center) / self.scale
+        constant = np.flatnonzero(~self.varies)
+        for rows in _blocks(X):
+            block = X[rows].astype(np.float64)
+            with np.errstate(over="ignore"):
+                block -= self.center
+                block /= self.scale
+            if block.min() < low.max() or block.max() > high.min():
+                np.clip(block, low, high, out=block)
+            block[:, constant] = 0.0
             matrix[rows] = block
         return matrix
 
@@ -274,9 +277,24 @@ def check_numeric(X, name):
             )
 
 
-def _blocks(n_rows, size=65_536):
-    """Cut rows into slices, so that float64 intermediates stay small."""
-    return [slice(start, start + size) for start in range(0, n_rows, size)]
+def _blocks(X, n_cells=2**16):
+    """Cut rows into slices whose float64 intermediates a core's cache can hold."""
+    size = max(1, n_cells // X.shape[1])
+    return [slice(start, start + size) for start in range(0, len(X), size)]
+
+
+def _mean_and_std(X):
+    """Compute mean and standard deviation of every column in float64."""
+    mean = sum(X[rows].sum(axis=0, dtype=np.float64) for rows in _blocks(X)) / len(X)
+    squares, rest = np.zeros_like(mean), np.zeros_like(mean)
+    for rows in _blocks(X):
+        deviations = X[rows].astype(np.float64)
+        deviations -= mean
+        rest += deviations.sum(axis=0)
+        squares += np.einsum("ij,ij->j", deviations, deviations)
+    # The second pass also finds what rounding has left in the mean.
+    rest /= len(X)
+    return mean + rest, np.sqrt(np.maximum(squares / len(X) - rest**2, 0))
 
 
 def _container(X):

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode, _pop_mode, _push_mode
 
+from skrepr._engine import for_evaluation, is_own, one_thread
+
 
 def resolve_device(device):
     """Turn the ``device`` parameter of an estimator into a ``torch.device``.
@@ -135,8 +137,7 @@ def may_draw(module):
     bool
     """
     return any(
-        type(layer) not in _DETERMINISTIC
-        and not type(layer).__module__.startswith("skrepr.")
+        type(layer) not in _DETERMINISTIC and not is_own(layer)
         for layer in module.modules()
     )
 
@@ -186,11 +187,16 @@ def for_inference(module, device, dtype):
     if not _is_present(device):
         device = torch.device("cpu")
     precise = np.dtype(dtype) == np.float64 and device.type != "mps"
-    return copy.deepcopy(module).to(device, torch.float64 if precise else torch.float32)
+    module = copy.deepcopy(module)
+    module.to(device, torch.float64 if precise else torch.float32)
+    for_evaluation(module)
+    return module
 
 
-def apply(module, function, matrix, *, max_cells=2**21, cells_per_row=None):
-    """Evaluate a function of a module on a NumPy matrix, a bounded batch at a time.
+def apply(
+    module, function, rows, *, to_matrix=None, max_cells=None, cells_per_row=None
+):
+    """Evaluate a function of a module on the rows of an array, a batch at a time.
 
     Parameters
     ----------
@@ -198,8 +204,10 @@ def apply(module, function, matrix, *, max_cells=2**21, cells_per_row=None):
         As `for_inference` returns it.
     function : callable
         Maps a tensor (n, n_columns) to a tensor whose first axis has length n.
-    matrix : ndarray of shape (n_samples, n_columns)
-    max_cells : int
+    rows : ndarray of shape (n_samples, n_columns)
+    to_matrix : callable, optional
+        Makes of a block of rows what the module sees.
+    max_cells : int, optional
         Bound on the number of intermediate values of a batch.
     cells_per_row : int, optional
         Intermediate values a row needs at its widest. By default the widest weight
@@ -207,18 +215,25 @@ def apply(module, function, matrix, *, max_cells=2**21, cells_per_row=None):
 
     Returns
     -------
-    ndarray of the dtype of `matrix`
+    ndarray of the dtype of `rows`
     """
     weight = next(module.parameters())
     if cells_per_row is None:
         cells_per_row = max(max(p.shape, default=1) for p in module.parameters())
+    if max_cells is None:
+        # Few enough for the cache of a core, or enough for a GPU.
+        max_cells = 2**18 if weight.device.type == "cpu" else 2**24
     step = max(1, max_cells // max(cells_per_row, 1))
-    with torch.inference_mode():
-        batches = [
-            function(to_tensor(matrix[start : start + step], weight)).cpu().numpy()
-            for start in range(0, len(matrix), step)
-        ]
-    return np.concatenate(batches).astype(matrix.dtype, copy=False)
+    result = None
+    with torch.inference_mode(), one_thread():
+        for start in range(0, len(rows), step):
+            block = rows[start : start + step]
+            matrix = block if to_matrix is None else to_matrix(block)
+            values = function(to_tensor(matrix, weight)).cpu().numpy()
+            if result is None:
+                result = np.empty((len(rows), *values.shape[1:]), rows.dtype)
+            result[start : start + step] = values
+    return result
 
 
 def to_tensor(matrix, like):

@@ -1,8 +1,10 @@
 """The only optimisation loop: batches, samplers, the step, history, early stopping.
 
-`train` knows nothing of the estimators. It drives a module by four names:
+`train` knows nothing of the estimators. It drives a module by these names:
 
 - ``loss(batch)`` returns named 0-d terms, each a mean over rows, that sum to the loss;
+- ``by_hand(stacks)``, which may be missing, returns None or a function to be called
+  instead of ``loss``: it also computes the gradients, and faster than autograd;
 - ``after_step()``, called after every step (momentum encoders, queues);
 - ``warmup``, the fraction of training during which the loss itself changes: early
   stopping does not lose patience before its end;
@@ -11,16 +13,22 @@
 
 import copy
 import math
+from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
+from skrepr._engine import Parameters
 from skrepr._torch import Seeded, may_draw
 
 _WARMUP = 0.1  # share of the steps in which the learning rate rises
 _LEAST_PATIENCE = 10  # epochs early stopping waits at least
+_GATHERED_CELLS = 2**20  # copied at a time
 
 
 @dataclass
@@ -62,10 +70,38 @@ class ResidentSource:
     def __len__(self):
         return len(self.x)
 
-    def rows(self, index):
-        """Return x and y of the rows of an index tensor."""
-        y = None if self.y is None else self.y[index]
-        return self.x[index], y
+    def batches(self, indices):
+        """Yield every index tensor with its rows, copied together many at a time.
+
+        Parameters
+        ----------
+        indices : sequence of torch.Tensor of shape (n,)
+
+        Yields
+        ------
+        index, x, y : torch.Tensor
+            y is None if there is none.
+        """
+        for group in _groups(indices, max(1, _GATHERED_CELLS // self.x.shape[1])):
+            together, sizes = torch.cat(group), [len(index) for index in group]
+            xs = self.x.index_select(0, together).split(sizes)
+            ys = [None] * len(group)
+            if self.y is not None:
+                ys = self.y.index_select(0, together).split(sizes)
+            yield from zip(group, xs, ys, strict=True)
+
+
+def _groups(indices, most):
+    """Cut a sequence of index tensors into lists of about `most` rows in all."""
+    group: list[torch.Tensor] = []
+    n_rows = 0
+    for index in indices:
+        if group and n_rows + len(index) > most:
+            yield group
+            group, n_rows = [], 0
+        group.append(index)
+        n_rows += len(index)
+    yield group
 
 
 class EvenSplit:
@@ -146,15 +182,11 @@ class Trainer:
         self.generator = generator
         self.learning_rate = learning_rate
         self.history: dict[str, list[float]] = {}
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        matrices = [p for p in parameters if p.ndim >= 2]
-        others = [p for p in parameters if p.ndim < 2]
-        groups: list[dict] = [
-            {"params": matrices, "weight_decay": weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+        self.parameters = Parameters(module, weight_decay)
         self._may_draw = may_draw(module)
+        by_hand = getattr(module, "by_hand", lambda stacks: None)
+        loss_and_gradients = by_hand(self.parameters.stacks)
+        self._by_hand = loss_and_gradients and torch.no_grad()(loss_and_gradients)
 
     def step(self, batch, rate):
         """Take one step of the optimiser.
@@ -170,15 +202,17 @@ class Trainer:
         dict of str to torch.Tensor
             The terms of the loss, detached.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * rate
-        self.optimizer.zero_grad(set_to_none=True)
+        self.parameters.zero_grad()
         with self.seeded(self.generator):
-            terms = self.module.loss(batch)
-            sum(terms.values()).backward()
-        self.optimizer.step()
+            if self._by_hand is not None:
+                terms = self._by_hand(batch)
+            else:
+                terms = self.module.loss(batch)
+                reduce(add, terms.values()).backward()
+                terms = {name: term.detach() for name, term in terms.items()}
+        self.parameters.update(self.learning_rate * rate)
         self.module.after_step()
-        return {name: term.detach() for name, term in terms.items()}
+        return terms
 
     def seeded(self, generator):
         """Return a context in which the layers, too, draw from `generator`.
@@ -251,9 +285,12 @@ def train(
         n_iter_no_change = max(_LEAST_PATIENCE, math.ceil(max_iter / 10))
     n_steps = max_iter * len(sampler)
     stopped: BaseException | None = None
-    with tqdm(
-        total=n_steps, desc=name, unit="step", disable=verbose != 1, leave=False
-    ) as bar:
+    with (
+        trainer.parameters.at_work(len(source) / len(sampler)),
+        tqdm(
+            total=n_steps, desc=name, unit="step", disable=verbose != 1, leave=False
+        ) as bar,
+    ):
         try:
             for epoch in range(max_iter):
                 _train_epoch(trainer, source, sampler, epoch, n_steps, bar)
@@ -289,10 +326,11 @@ def _train_epoch(trainer, source, sampler, epoch, n_steps, bar):
     trainer.module.train()
     first = epoch * len(sampler)
     device = trainer.generator.device
-    progress = torch.arange(first, first + len(sampler), device=device) / n_steps
+    steps = torch.arange(first, first + len(sampler), device=device)
+    progress = (steps / n_steps).unbind()
     means = _RunningMeans()
-    for i, index in enumerate(sampler.epoch(trainer.generator)):
-        x, y = source.rows(index)
+    batches = source.batches(sampler.epoch(trainer.generator))
+    for i, (index, x, y) in enumerate(batches):
         batch = Batch(x, y, index, progress[i], trainer.generator)
         terms = trainer.step(batch, one_cycle((first + i + 0.5) / n_steps))
         means.add(terms, len(index))
@@ -328,8 +366,7 @@ def _validate(trainer, source, sampler):
     generator = torch.Generator(device).manual_seed(0)
     finished = torch.ones((), device=device)
     means = _RunningMeans()
-    for index in sampler.in_order(device):
-        x, y = source.rows(index)
+    for index, x, y in source.batches(sampler.in_order(device)):
         with trainer.seeded(generator):
             terms = trainer.module.loss(Batch(x, y, index, finished, generator))
         means.add(terms, len(index))
@@ -340,20 +377,18 @@ class _RunningMeans:
     """Means of the loss terms over rows, on the device until they are asked for."""
 
     def __init__(self):
-        self.totals: dict[str, torch.Tensor] = {}
-        self.n_rows = 0
+        self.terms: dict[str, list[torch.Tensor]] = defaultdict(list)
+        self.n_rows: list[int] = []
 
     def add(self, terms, n_rows):
-        self.n_rows += n_rows
+        self.n_rows.append(n_rows)
         for name, term in terms.items():
-            self.totals[name] = self.totals.get(name, 0.0) + term * n_rows
+            self.terms[name].append(term)
 
     def values(self):
-        values = torch.stack(list(self.totals.values())).tolist()  # one copy
-        return {
-            name: value / self.n_rows
-            for name, value in zip(self.totals, values, strict=True)
-        }
+        terms = torch.stack([torch.stack(term) for term in self.terms.values()])
+        means = np.average(terms.cpu().numpy(), axis=1, weights=self.n_rows)
+        return dict(zip(self.terms, means.tolist(), strict=True))
 
 
 class _Best:

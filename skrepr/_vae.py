@@ -11,7 +11,7 @@ from torch import nn
 
 from skrepr._base import DecodingTransformer
 from skrepr._sklearn import Interval
-from skrepr._torch import apply
+from skrepr._torch import apply, for_inference
 
 _LOG_VARIANCE_RANGE = (-12.0, 6.0)  # keeps exp and its gradient finite
 
@@ -54,13 +54,45 @@ class VAEModule(nn.Module):
         z = torch.addcmul(mean, noise, (0.5 * log_variance).exp())
         log_prob = self.likelihood.log_prob(x, self.decoder(z))
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
-        weight = self.beta
-        if self.warmup > 0:
-            weight = weight * (batch.progress / self.warmup).clamp(max=1)
         return {
             "reconstruction": -log_prob.sum() / len(x),
-            "kl": weight * (kl.sum() / len(x)),
+            "kl": self._kl_weight(batch.progress) * (kl.sum() / len(x)),
         }
+
+    def _kl_weight(self, progress):
+        if self.warmup == 0:
+            return self.beta
+        return self.beta * (progress / self.warmup).clamp(max=1)
+
+    def by_hand(self, stacks):
+        encoder, decoder = stacks.get(self.encoder), stacks.get(self.decoder)
+        log_prob_and_slope = getattr(self.likelihood, "log_prob_and_slope", None)
+        if encoder is None or decoder is None or log_prob_and_slope is None:
+            return None
+
+        def loss_and_gradients(batch):
+            x, factor = batch.x, 1 / batch.x.shape[0]
+            posterior, encoding = encoder.forward(x)
+            mean, log_variance = posterior.chunk(2, dim=1)
+            low, high = _LOG_VARIANCE_RANGE
+            clamped = log_variance.clamp(low, high)
+            noise = torch.empty_like(mean).normal_(generator=batch.generator)
+            spread = (0.5 * clamped).exp_().mul_(noise)
+            output, decoding = decoder.forward(mean + spread)
+            log_prob, slope = log_prob_and_slope(x, output, -factor)
+            slope = decoder.backward(decoding, slope)
+            weight = self._kl_weight(batch.progress)
+            variance = clamped.exp()
+            kl = 0.5 * (mean.square().sum() + (variance - 1 - clamped).sum())
+            by_variance = torch.where(clamped == log_variance, 0.5, 0.0)
+            by_variance *= slope * spread + weight * factor * (variance - 1)
+            by_mean = slope + weight * factor * mean
+            encoder.backward(
+                encoding, torch.cat([by_mean, by_variance], dim=1), to_inputs=False
+            )
+            return {"reconstruction": log_prob, "kl": weight * factor * kl}
+
+        return loss_and_gradients
 
     def after_step(self):
         pass
@@ -280,10 +312,13 @@ class VAETransformer(DecodingTransformer):
             units; the higher, the more normal. Columns that were constant in training
             contribute 0.
         """
-        matrix = self._to_matrix(X)
+        X = self._validate_rows(X)
         widest = max(p.shape[0] for p in self.module_.parameters() if p.ndim)
         scores = self._apply(
-            "log_prob", matrix, cells_per_row=widest * len(self.module_.noise)
+            "log_prob",
+            X,
+            to_matrix=self.table_.to_matrix,
+            cells_per_row=widest * len(self.module_.noise),
         )
         return scores.astype(np.float64) + self.module_.likelihood.log_jacobian
 
@@ -340,9 +375,6 @@ class VAETransformer(DecodingTransformer):
         generator = torch.Generator().manual_seed(int(seed))
         shape = int(n_samples), self._n_features_out
         z = torch.randn(shape, generator=generator, dtype=torch.float32)
-        matrix = apply(
-            self.module_,
-            lambda codes: self.module_.sample(codes, generator),
-            z.numpy(),
-        )
+        module = for_inference(self.module_, "cpu", np.float32)
+        matrix = apply(module, lambda codes: module.sample(codes, generator), z.numpy())
         return self._to_rows(matrix, np.float64)

@@ -135,6 +135,7 @@ class _LikelihoodModule(nn.Module):
     def __init__(self, columns):
         super().__init__()
         self.n_outputs = len(columns)
+        self.n_varying = int(columns.varies.sum())
         everything = bool(columns.varies.all())
         weight = None if everything else torch.as_tensor(columns.varies).float()
         self.register_buffer("weight", weight)
@@ -178,6 +179,27 @@ class _Gaussian(_LikelihoodModule):
 
     def cost(self, x, output):
         return self._weigh((x - output).square())
+
+    # For training without autograd.
+
+    def cost_and_slope(self, x, output, factor):
+        """Return the sum of `cost` times a factor, and its derivative by the output."""
+        residual = self._weigh(output - x)
+        cells = residual.view(-1)
+        return cells.dot(cells) * factor, residual.mul_(2 * factor)
+
+    def log_prob_and_slope(self, x, output, factor):
+        """Return the same of `log_prob`; a learned scale receives its gradient."""
+        residual = self._weigh(output - x)
+        cells = residual.view(-1)
+        n_cells = x.shape[0] * self.n_varying
+        log_scale = self.log_scale.item()
+        precision = math.exp(-2 * log_scale)
+        squares = precision * cells.dot(cells)
+        constant = n_cells * (log_scale + 0.5 * math.log(2 * math.pi))
+        if self.learned and _SCALE_GAIN * self.raw_log_scale.item() >= _MIN_LOG_SCALE:
+            self.raw_log_scale.grad += factor * _SCALE_GAIN * (squares - n_cells)
+        return factor * (-0.5 * squares - constant), residual.mul_(-precision * factor)
 
     def mean(self, output):
         return output

@@ -4,10 +4,15 @@ from numbers import Real
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from skrepr._engine import matmul
 from skrepr._sklearn import Interval
 from skrepr.parts import Part
+
+_LEAST_NORM = 1e-12  # of F.normalize
+_LEAST_FAST_TEMPERATURE = 0.025  # exp(-2 / 0.025) is still a float32
 
 
 class Objective(Part):
@@ -90,12 +95,58 @@ def nt_xent(a, b, temperature):
     torch.Tensor
         A 0-d tensor.
     """
-    n = len(a)
-    z = F.normalize(torch.cat([a, b]), dim=1)
+    a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    if temperature >= _LEAST_FAST_TEMPERATURE:
+        return _FastNTXent.apply(a, b, temperature)
+    n, z = len(a), torch.cat([a, b])
     logits = z @ z.T / temperature
     logits.fill_diagonal_(-torch.inf)
     positives = torch.arange(2 * n, device=z.device).roll(n)
     return F.cross_entropy(logits, positives)
+
+
+def _nt_xent_and_slopes(a, b, temperature):
+    """Compute the NT-Xent loss of normalised views and its derivatives by them.
+
+    Similarities are symmetric: those within a, within b and between them are all there
+    are. None exceeds 1, so that 1 / temperature may be subtracted from all logits
+    before the exponential, instead of the maximum of each row, as long as the least
+    logit, -2 / temperature then, does not underflow.
+    """
+    n, scaled = len(a), a / temperature
+    positive = (scaled * b).sum()
+    aa, ab = matmul(scaled, a.T), matmul(scaled, b.T)
+    bb = matmul(b / temperature, b.T)
+    for block in (aa, ab, bb):
+        block.sub_(1 / temperature).exp_()
+    aa.fill_diagonal_(0)
+    bb.fill_diagonal_(0)
+    sum_a, sum_b = aa.sum(1) + ab.sum(1), bb.sum(1) + ab.sum(0)
+    logs = sum_a.log().sum() + sum_b.log().sum()
+    # A logit has its weight in the softmax of its row and in that of its column.
+    per_a, per_b = 1 / sum_a, 1 / sum_b
+    aa.mul_(per_a[:, None] + per_a)
+    ab.mul_(per_a[:, None] + per_b)
+    bb.mul_(per_b[:, None] + per_b)
+    factor = 1 / (2 * n * temperature)
+    slope_a = (matmul(aa, a) + matmul(ab, b)).sub_(b, alpha=2).mul_(factor)
+    slope_b = (matmul(ab.T, a) + matmul(bb, b)).sub_(a, alpha=2).mul_(factor)
+    return (logs - 2 * positive) / (2 * n) + 1 / temperature, slope_a, slope_b
+
+
+class _FastNTXent(torch.autograd.Function):
+    """NT-Xent of normalised views as one node of the autograd graph."""
+
+    @staticmethod
+    def forward(ctx, a, b, temperature):
+        loss, *ctx.slopes = _nt_xent_and_slopes(a, b, temperature)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope):
+        slope_a, slope_b = ctx.slopes
+        return slope_a * slope, slope_b * slope, None
 
 
 class _NTXent(nn.Module):
@@ -111,6 +162,27 @@ class _NTXent(nn.Module):
         views = [augment(batch.x, batch.generator) for _ in range(2)]
         a, b = self.head(self.encoder(torch.cat(views))).chunk(2)
         return {"nt_xent": nt_xent(a, b, self.temperature)}
+
+    def by_hand(self, stacks):
+        encoder, head = stacks.get(self.encoder), stacks.get(self.head)
+        if None in (encoder, head) or self.temperature < _LEAST_FAST_TEMPERATURE:
+            return None
+
+        def loss_and_gradients(batch, augment, ids):
+            views = [augment(batch.x, batch.generator) for _ in range(2)]
+            codes, encoding = encoder.forward(torch.cat(views))
+            projected, projecting = head.forward(codes)
+            norms = projected.norm(dim=1, keepdim=True).clamp_(min=_LEAST_NORM)
+            unit = projected.div_(norms)
+            a, b = unit.chunk(2)
+            loss, *slopes = _nt_xent_and_slopes(a, b, self.temperature)
+            slope = torch.cat(slopes)
+            slope.sub_(unit.mul_((unit * slope).sum(dim=1, keepdim=True))).div_(norms)
+            slope = head.backward(projecting, slope)
+            encoder.backward(encoding, slope, to_inputs=False)
+            return {"nt_xent": loss}
+
+        return loss_and_gradients
 
 
 Objective.names = {"nt_xent": NTXent}

@@ -11,7 +11,8 @@ ROOT = Path(skrepr.__file__).parent
 ESTIMATORS = {"_autoencoder", "_vae", "_contrastive", "_outlier"}
 PARTS = {"backbones", "likelihoods", "objectives", "augmentations", "penalties"}
 LAYERS = [  # from the ground up; files of one layer do not import each other
-    {"_torch", "_sklearn"},
+    {"_engine", "_sklearn"},
+    {"_torch"},
     {"parts"},
     {"_table"},
     PARTS,

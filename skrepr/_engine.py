@@ -1,0 +1,546 @@
+"""Steps below the cost of autograd: what makes training and inference fast on a CPU.
+
+Small networks spend more of a step between the operations than in them. Three things
+help, and none changes the numbers by more than rounding:
+
+- all parameters are views of one vector, so that an update is one operation;
+- a multi-layer perceptron is one node of the autograd graph, which multiplies matrices
+  with NumPy's BLAS, in memory that is kept from step to step;
+- torch keeps to one thread meanwhile: its threads and those of NumPy's BLAS would wait
+  for each other's cores.
+
+Modules this file does not know, and devices other than the CPU, go torch's own way.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import islice, pairwise
+
+import numpy as np
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+_BETAS, _EPS = (0.9, 0.999), 1e-8  # of Adam
+# Multiply-adds of a step below which more threads cost torch more than they give.
+_WORTH_THREADS = 2**21
+# Of a module or a parameter: what users hang there has to be called.
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+_aten = torch.ops.aten
+
+
+_lock = threading.Lock()
+_limited = threading.local()  # whether this thread is inside a block of `one_thread`
+_n_limited = 0  # threads that are
+_threads_outside = 1  # torch's threads before the first of them was
+
+
+@contextmanager
+def one_thread():
+    """Let torch use one thread, in this thread, until the end of the block.
+
+    NumPy's matrix products do not warn of overflow meanwhile, nor do torch's ever.
+
+    Torch's count is each thread's own, but a thread that meets torch for the first time
+    takes over the count that was set last, wherever that was. Such a thread gets the
+    count from before the blocks that were under way then.
+    """
+    global _n_limited, _threads_outside
+    if getattr(_limited, "inside", False):
+        yield
+        return
+    with _lock:
+        before = torch.get_num_threads()
+        if _n_limited == 0:
+            _threads_outside = before
+        elif before == 1:
+            before = _threads_outside
+        _n_limited += 1
+        torch.set_num_threads(1)
+    _limited.inside = True
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        _limited.inside = False
+        with _lock:
+            torch.set_num_threads(before)
+            _n_limited -= 1
+
+
+def matmul(a, b):
+    """Multiply matrices outside of autograd, inside `one_thread` with NumPy's BLAS.
+
+    Parameters
+    ----------
+    a : torch.Tensor of shape (n, k)
+    b : torch.Tensor of shape (k, m)
+
+    Returns
+    -------
+    torch.Tensor of shape (n, m)
+    """
+    if a.device.type != "cpu" or torch.get_num_threads() > 1:
+        return a @ b
+    return torch.from_numpy(np.matmul(a.numpy(), b.numpy()))
+
+
+@dataclass(frozen=True)
+class _Activation:
+    """An activation and its derivative, in place.
+
+    Attributes
+    ----------
+    forward : callable
+        ``forward(layer, a, out)`` writes the activation of a to out.
+    backward : callable
+        ``backward(layer, g, saved)`` multiplies g by the derivative.
+    saves_input : bool
+        Whether `backward` wants a. If not, it wants out, and a is the same memory.
+    """
+
+    forward: Callable
+    backward: Callable
+    saves_input: bool = False
+
+
+_ACTIVATIONS: dict[type, _Activation] = {
+    nn.ReLU: _Activation(
+        lambda layer, a, out: torch.relu_(a),
+        lambda layer, g, out: _aten.threshold_backward.grad_input(
+            g, out, 0, grad_input=g
+        ),
+    ),
+    nn.LeakyReLU: _Activation(
+        lambda layer, a, out: F.leaky_relu_(a, layer.negative_slope),
+        lambda layer, g, out: _aten.leaky_relu_backward.grad_input(
+            g, out, layer.negative_slope, True, grad_input=g
+        ),
+    ),
+    nn.ELU: _Activation(
+        lambda layer, a, out: F.elu_(a, layer.alpha),
+        lambda layer, g, out: _aten.elu_backward.grad_input(
+            g, layer.alpha, 1, 1, True, out, grad_input=g
+        ),
+    ),
+    nn.Tanh: _Activation(
+        lambda layer, a, out: torch.tanh_(a),
+        lambda layer, g, out: _aten.tanh_backward.grad_input(g, out, grad_input=g),
+    ),
+    nn.GELU: _Activation(
+        # Its out= argument goes wrong where rows do not follow each other in memory.
+        lambda layer, a, out: out.copy_(F.gelu(a, approximate=layer.approximate)),
+        lambda layer, g, a: _aten.gelu_backward.grad_input(
+            g, a, approximate=layer.approximate, grad_input=g
+        ),
+        saves_input=True,
+    ),
+    nn.SiLU: _Activation(
+        lambda layer, a, out: _aten.silu.out(a, out=out),
+        lambda layer, g, a: _aten.silu_backward.grad_input(g, a, grad_input=g),
+        saves_input=True,
+    ),
+}
+
+
+def is_stack(module):
+    """Tell whether a module is an MLP that a `Stack` can compute.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    bool
+        True of a plain Sequential of linear maps with biases, the first and the last
+        layer among them, with at most one of the known activations between two.
+    """
+    if type(module) is not nn.Sequential or not len(module):
+        return False
+    layers = list(module)
+    return (
+        all(type(a) is nn.Linear or type(a) in _ACTIVATIONS for a in layers)
+        and all(nn.Linear in (type(a), type(b)) for a, b in pairwise(layers))
+        and type(layers[0]) is type(layers[-1]) is nn.Linear
+        and all(a.bias is not None for a in layers if type(a) is nn.Linear)
+        and not any(map(_is_altered, [*module.modules(), *module.parameters()]))
+    )
+
+
+def _is_altered(thing):
+    """Tell whether something has hooks, or a forward that is not its class's."""
+    hooked = any(getattr(thing, name, None) for name in _HOOKS)
+    return hooked or "forward" in getattr(thing, "__dict__", ())
+
+
+def find_stacks(module):
+    """List the MLPs of a module, if stacks can compute all there is to compute.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    list of torch.nn.Sequential
+        Empty if there are other weight matrices, parameters used in two places or of
+        modules from outside this package (which may do with them what they like), or
+        if the module is not on the CPU.
+    """
+    found: list[nn.Sequential] = []
+    inside: list[nn.Parameter] = []
+    outside: list[nn.Parameter] = []
+    todo = [module]
+    while todo:
+        part = todo.pop()
+        if is_stack(part):
+            found.append(part)
+            inside += part.parameters()
+        elif is_own(part):
+            outside += part.parameters(recurse=False)
+            todo += part.children()
+        elif any(True for _ in part.parameters()):
+            return []
+    parameters = inside + outside
+    if (
+        len({id(p) for p in parameters}) < len(parameters)
+        or any(p.ndim >= 2 for p in outside)
+        or any(p.device.type != "cpu" for p in parameters)
+    ):
+        return []
+    return found
+
+
+def is_own(module):
+    """Tell whether the class of a module is this package's."""
+    return type(module).__module__.startswith("skrepr.")
+
+
+class _Map:
+    """A linear map of a stack, and the activation of the rows it is applied to.
+
+    Attributes
+    ----------
+    transposed : ndarray of shape (n_inputs + 1, n_outputs)
+        Weights, and the bias as the last row.
+    weight : ndarray of shape (n_outputs, n_inputs)
+    gradient : ndarray of shape (n_outputs, n_inputs + 1) or None
+    layer : torch.nn.Module or None
+        The activation between the map below and this one, if there is one.
+    """
+
+    def __init__(self, matrix, gradient, layer):
+        self.transposed = matrix.T.numpy()
+        self.weight = matrix[:, :-1].numpy()
+        self.gradient = None if gradient is None else gradient.numpy()
+        self.layer = layer
+        self.activation = None if layer is None else _ACTIVATIONS[type(layer)]
+        self.n_outputs, self.n_inputs = self.weight.shape
+        self.dtype = matrix.dtype
+
+
+class _Rows:
+    """What a pass through a stack keeps of the rows one of its maps is applied to.
+
+    Tensors and arrays of one name share their memory.
+
+    Attributes
+    ----------
+    padded : ndarray of shape (n, n_inputs + 1)
+        The rows; the last column is 1.
+    values : torch.Tensor of shape (n, n_inputs)
+        The same memory without the ones.
+    before, before_array : torch.Tensor and ndarray of shape (n, n_inputs)
+        The rows before the activation: the same memory again, unless the derivative
+        needs both.
+    slope, slope_array : torch.Tensor and ndarray of shape (n, n_inputs)
+        Derivative of the loss by `before`.
+    """
+
+    def __init__(self, n, map_):
+        padded = torch.ones(n, map_.n_inputs + 1, dtype=map_.dtype, device="cpu")
+        self.padded = padded.numpy()
+        self.values = self.before = padded[:, :-1]
+        if map_.activation is not None and map_.activation.saves_input:
+            self.before = torch.empty_like(self.values)
+        self.before_array = self.before.numpy()
+        self.slope = torch.empty_like(self.values)
+        self.slope_array = self.slope.numpy()
+
+
+class Stack:
+    """An MLP made of matrix products and operations in place.
+
+    A linear map and its bias are one matrix (n_outputs, n_inputs + 1), which multiplies
+    rows that end with a one: neither the bias nor its gradient costs an operation.
+
+    Parameters
+    ----------
+    layers : torch.nn.Sequential
+        For which `is_stack` is true. From now on, calling it calls this object.
+    matrices : list of torch.Tensor of shape (n_outputs, n_inputs + 1)
+        Weights and biases of its linear maps.
+    gradients : list of torch.Tensor of the same shapes, optional
+        Where to put the gradients. None is for evaluation only.
+
+    Attributes
+    ----------
+    is_fresh : bool
+        Whether the next gradient replaces the last instead of being added to it.
+    """
+
+    def __init__(self, layers, matrices, gradients=None):
+        if gradients is None:
+            gradients = [None] * len(matrices)
+        below = _activations_below(layers)
+        self.maps = list(map(_Map, matrices, gradients, below))
+        self.anchor = layers[0].weight
+        self.is_fresh = True
+        self._spare = defaultdict(list)
+        layers.forward = self
+
+    def __call__(self, x):
+        """Map rows (n, n_inputs) to rows (n, n_outputs)."""
+        if torch.is_grad_enabled():
+            # The anchor makes the output part of the graph even where x is not.
+            return _Node.apply(x, self.anchor, self)
+        output, space = self.forward(x)
+        self.put_back(space)
+        return output
+
+    def forward(self, x):
+        """Compute the output.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, n_inputs)
+
+        Returns
+        -------
+        output : torch.Tensor of shape (n, n_outputs)
+        space : list of _Rows
+            What `backward` needs, or else `put_back`.
+        """
+        n = x.shape[0]
+        spare = self._spare[n]
+        space = spare.pop() if spare else [_Rows(n, map_) for map_ in self.maps]
+        rows = space[0]
+        rows.values.copy_(x)
+        for i, map_ in enumerate(self.maps[:-1]):
+            above, below = space[i + 1], self.maps[i + 1]
+            np.matmul(rows.padded, map_.transposed, out=above.before_array)
+            if below.activation is not None:
+                below.activation.forward(below.layer, above.before, above.values)
+            rows = above
+        last = self.maps[-1]
+        output = torch.empty(n, last.n_outputs, dtype=last.dtype, device="cpu")
+        np.matmul(rows.padded, last.transposed, out=output.numpy())
+        return output, space
+
+    def backward(self, space, slope, to_inputs=True):
+        """Compute the gradients of the matrices, and put the workspace back.
+
+        Parameters
+        ----------
+        space : list of _Rows
+            As `forward` returned it.
+        slope : torch.Tensor of shape (n, n_outputs)
+            Derivative of the loss by the output.
+        to_inputs : bool
+            Whether the derivative by the input is wanted, too.
+
+        Returns
+        -------
+        torch.Tensor of shape (n, n_inputs) or None
+        """
+        above = slope.contiguous().numpy()
+        for map_, rows in zip(self.maps[::-1], space[::-1], strict=True):
+            if self.is_fresh:
+                np.matmul(above.T, rows.padded, out=map_.gradient)
+            else:
+                map_.gradient += above.T @ rows.padded
+            if rows is space[0] and not to_inputs:
+                break
+            np.matmul(above, map_.weight, out=rows.slope_array)
+            if map_.activation is not None:
+                map_.activation.backward(map_.layer, rows.slope, rows.before)
+            above = rows.slope_array
+        self.is_fresh = False
+        self.put_back(space)
+        return space[0].slope.clone() if to_inputs else None
+
+    def put_back(self, space):
+        """Keep a workspace for the next batch of its size."""
+        self._spare[len(space[0].values)].append(space)
+
+
+def _activations_below(layers):
+    """List for every linear map of a stack the activation below it, or None."""
+    found: list[nn.Module | None] = []
+    below = None
+    for layer in layers:
+        if type(layer) is nn.Linear:
+            found.append(below)
+            below = None
+        else:
+            below = layer
+    return found
+
+
+class _Node(torch.autograd.Function):
+    """A stack as a node of the autograd graph."""
+
+    @staticmethod
+    def forward(ctx, x, anchor, stack):
+        ctx.stack = stack
+        output, ctx.space = stack.forward(x)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope):
+        space, ctx.space = ctx.space, None
+        to_inputs = ctx.needs_input_grad[0]
+        return ctx.stack.backward(space, slope, to_inputs), None, None
+
+
+class Parameters:
+    """The trainable parameters of a module, as views of one vector, and their update.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        On its device, in float32. Its stacks, if `find_stacks` finds any, are computed
+        by `Stack` from now on, until `release`.
+    weight_decay : float
+        Of the weight matrices; scales and biases do not decay.
+
+    Attributes
+    ----------
+    stacks : dict of torch.nn.Sequential to Stack
+    """
+
+    @one_thread()
+    def __init__(self, module, weight_decay):
+        self._all = [p for p in module.parameters() if p.requires_grad]
+        is_usual = len(self._all) == len(list(module.parameters()))
+        sequentials = find_stacks(module) if is_usual else []
+        joint = [
+            (layer.weight, layer.bias)
+            for layers in sequentials
+            for layer in layers
+            if type(layer) is nn.Linear
+        ]
+        taken = {id(p) for pair in joint for p in pair}
+        alone = [p for p in self._all if id(p) not in taken]
+        blocks = [_matrix(*pair) for pair in joint] + [p.detach() for p in alone]
+        self.vector, values = _in_one(blocks)
+        self.gradient, gradients = _in_one([torch.zeros_like(b) for b in blocks])
+        for (weight, bias), value in zip(joint, values, strict=False):
+            weight.data, bias.data = value[:, :-1], value[:, -1]
+        n = len(joint)
+        for p, value, gradient in zip(alone, values[n:], gradients[n:], strict=True):
+            p.data, p.grad = value, gradient
+        pairs = zip(values, gradients, strict=True)
+        self.stacks = {
+            layers: Stack(layers, *zip(*islice(pairs, _n_maps(layers)), strict=True))
+            for layers in sequentials
+        }
+        self._decaying = [p.data for p in self._all if p.ndim >= 2]
+        self._weight_decay = weight_decay
+        self._mean = torch.zeros_like(self.vector)
+        self._mean_square = torch.zeros_like(self.vector)
+        self._n_steps = torch.zeros((), device=self.vector.device)
+
+    @contextmanager
+    def at_work(self, batch_size):
+        """Choose the number of torch's threads, until the end of the block.
+
+        Parameters
+        ----------
+        batch_size : float
+        """
+        few = len(self.vector) * batch_size < _WORTH_THREADS
+        with one_thread() if self.stacks or few else nullcontext():
+            yield
+
+    def zero_grad(self):
+        """Forget the gradients."""
+        self.gradient.zero_()
+        for stack in self.stacks.values():
+            stack.is_fresh = True
+
+    @torch.no_grad()
+    def update(self, learning_rate):
+        """Take a step of AdamW along the gradients.
+
+        Parameters
+        ----------
+        learning_rate : float
+        """
+        if self._weight_decay > 0:
+            torch._foreach_mul_(self._decaying, 1 - learning_rate * self._weight_decay)
+        self._n_steps += 1
+        torch._fused_adamw_(
+            [self.vector],
+            [self.gradient],
+            [self._mean],
+            [self._mean_square],
+            [],
+            [self._n_steps],
+            lr=learning_rate,
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
+            weight_decay=0.0,
+            eps=_EPS,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    @one_thread()
+    def release(self):
+        """Give every parameter memory of its own, and the module its own methods."""
+        for p in self._all:
+            p.data, p.grad = p.data.clone(memory_format=torch.contiguous_format), None
+        for layers in self.stacks:
+            del layers.forward
+
+
+def _matrix(weight, bias):
+    """Join weights (n_outputs, n_inputs) and biases (n_outputs,) of a linear map."""
+    return torch.cat([weight.detach(), bias.detach()[:, None]], dim=1)
+
+
+def _in_one(blocks):
+    """Copy tensors to one vector; return it and its views in their shapes."""
+    vector = torch.cat([block.reshape(-1) for block in blocks])
+    views = vector.split([block.numel() for block in blocks])
+    return vector, [v.view_as(b) for v, b in zip(views, blocks, strict=True)]
+
+
+def _n_maps(layers):
+    return sum(type(layer) is nn.Linear for layer in layers)
+
+
+def for_evaluation(module):
+    """Let stacks compute what they can of a module that is only to be evaluated.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        It is changed: its weights must stay what they are.
+    """
+    for layers in find_stacks(module):
+        linear = [layer for layer in layers if type(layer) is nn.Linear]
+        Stack(layers, [_matrix(layer.weight, layer.bias) for layer in linear])

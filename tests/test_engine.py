@@ -1,0 +1,536 @@
+"""The fast step gives the numbers of the plain one, and leaves nothing behind."""
+
+import pickle
+import threading
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
+from skrepr import _engine as engine
+from skrepr._engine import Parameters, Stack, find_stacks, is_stack, matmul, one_thread
+from skrepr._torch import Seeded
+from skrepr._training import Trainer
+from skrepr.augmentations import Augmentation
+from skrepr.backbones import MLP, Backbone
+from skrepr.likelihoods import Gaussian
+from skrepr.objectives import NTXent, Objective
+
+ESTIMATORS = [AutoencoderTransformer, VAETransformer, ContrastiveTransformer]
+ACTIVATIONS = ["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"]
+
+
+def rows(n=150, d=6, seed=0):
+    """Rows with units of their own, and a column that does not vary."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 2)) @ rng.normal(size=(2, d)) + rng.normal(size=(n, d))
+    X *= 10.0 ** np.arange(d)
+    X[:, 3] = 7.0
+    return X
+
+
+def mlp(*sizes, activation=nn.ReLU, seed=0):
+    layers = []
+    with Seeded(torch.Generator().manual_seed(seed)):
+        for n_in, n_out in pairwise(sizes):
+            layers += [nn.Linear(n_in, n_out), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """A function that fits with torch's own way through every module."""
+
+    def fit(estimator, X):
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "find_stacks", lambda module: [])
+            return estimator.fit(X)
+
+    return fit
+
+
+def assert_same_fit(fast, slow, rtol=2e-5):
+    assert fast.history_.keys() == slow.history_.keys()
+    for term, losses in slow.history_.items():
+        assert_allclose(fast.history_[term], losses, rtol=rtol, atol=1e-6, err_msg=term)
+    state = slow.module_.state_dict()
+    assert fast.module_.state_dict().keys() == state.keys()
+    for name, tensor in fast.module_.state_dict().items():
+        assert_allclose(tensor, state[name], rtol=1e-3, atol=2e-4, err_msg=name)
+
+
+# Fast and plain fits.
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_fast_and_plain_fits_are_the_same(estimator, activation, plain):
+    backbone = MLP((16, 12), activation=activation)
+    params = {"max_iter": 4, "batch_size": 32, "random_state": 0}
+    fast = estimator(3, backbone=backbone, **params).fit(rows())
+    assert_same_fit(fast, plain(estimator(3, backbone=backbone, **params), rows()))
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        AutoencoderTransformer(augmentation=None),
+        AutoencoderTransformer(augmentation="feature_corruption", penalty="l1"),
+        AutoencoderTransformer(likelihood="bernoulli"),
+        AutoencoderTransformer(backbone=MLP(())),
+        VAETransformer(likelihood="bernoulli", beta=2.0),
+        VAETransformer(likelihood=Gaussian(scale=0.3), kl_warmup=0.0),
+        VAETransformer(learning_rate=0.1),  # the noise scale reaches its bound
+        ContrastiveTransformer(objective=NTXent(temperature=0.01)),
+        ContrastiveTransformer(augmentation="gaussian_noise"),
+    ],
+)
+@pytest.mark.parametrize(
+    "params", [{}, {"weight_decay": 0.1, "early_stopping": True}, {"batch_size": 1000}]
+)
+def test_fast_and_plain_fits_are_the_same_with_other_parts(estimator, params, plain):
+    X = rows(d=5)
+    if getattr(estimator, "likelihood", "") == "bernoulli":
+        X = 1 / (1 + np.exp(-(X - X.mean(0)) / (X.std(0) + 1e-9)))
+    if estimator.learning_rate == 0.1:
+        X = X[:, :1] * np.ones(5)
+    params = {"n_components": 2, "max_iter": 3, "random_state": 1, **params}
+    fast = type(estimator)(**estimator.get_params(deep=False) | params).fit(X)
+    slow = plain(type(estimator)(**estimator.get_params(deep=False) | params), X)
+    assert_same_fit(fast, slow, rtol=1e-3 if estimator.learning_rate == 0.1 else 2e-5)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "expected"),
+    [
+        (AutoencoderTransformer(), True),
+        (AutoencoderTransformer(augmentation=None), True),
+        (VAETransformer(), True),
+        (ContrastiveTransformer(), True),
+        (AutoencoderTransformer(penalty="l1"), False),
+        (AutoencoderTransformer(likelihood="bernoulli"), False),
+        (VAETransformer(likelihood="bernoulli"), False),
+        (ContrastiveTransformer(objective=NTXent(temperature=0.01)), False),
+    ],
+)
+def test_which_gradients_are_made_by_hand(estimator, expected):
+    X = rows()
+    X = (X - X.min(0)) / (X.max(0) - X.min(0) + 1e-9)
+    estimator.set_params(max_iter=1, batch_size=200).fit(X)
+    module = estimator.module_.requires_grad_(True)
+    trainer = Trainer(module, torch.Generator(), learning_rate=0.1, weight_decay=0.0)
+    assert len(trainer.parameters.stacks) == 2
+    assert (trainer._by_hand is not None) == expected
+
+
+# What stacks can compute.
+
+
+def changed(function):
+    """Return an MLP after a function changed it."""
+    module = mlp(3, 4, 2)
+    function(module)
+    return module
+
+
+class OwnLinear(nn.Linear):
+    pass
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Linear(3, 2),
+        nn.Sequential(),
+        nn.Sequential(nn.ReLU()),
+        nn.Sequential(nn.Linear(3, 2), nn.ReLU()),
+        nn.Sequential(nn.ReLU(), nn.Linear(3, 2)),
+        nn.Sequential(nn.Linear(3, 2, bias=False)),
+        nn.Sequential(OwnLinear(3, 2)),
+        nn.Sequential(weight_norm(nn.Linear(3, 2))),
+        nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(3, 4), nn.Dropout(), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(3, 4), nn.Softmax(1), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 2)),
+        changed(lambda m: m.register_forward_hook(lambda *args: None)),
+        changed(lambda m: m[0].register_forward_pre_hook(lambda *args: None)),
+        changed(lambda m: m[0].register_full_backward_hook(lambda *args: None)),
+        changed(lambda m: m[2].weight.register_hook(lambda g: None)),
+        changed(lambda m: setattr(m[0], "forward", lambda x: x[:, [0, 0, 0, 0]])),
+    ],
+)
+def test_modules_that_no_stack_computes(module):
+    assert not is_stack(module)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_mlps_are_stacks(activation):
+    backbone = MLP((5, 4), activation=activation)
+    for module in backbone.encoder(3, 2), backbone.decoder(2, 3), mlp(3, 2):
+        assert is_stack(module)
+
+
+class Foreign(nn.Module):
+    def __init__(self, inside):
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x):
+        return self.inside(x)
+
+
+class ForeignBackbone(Backbone):
+    def encoder(self, n_inputs, n_outputs):
+        return Foreign(mlp(n_inputs, 8, n_outputs))
+
+    def decoder(self, n_inputs, n_outputs):
+        return mlp(n_inputs, 8, n_outputs)
+
+
+class Tied(Backbone):
+    """The decoder's first layer is the encoder's last."""
+
+    def encoder(self, n_inputs, n_outputs):
+        type(self).shared = nn.Linear(n_outputs, n_outputs)
+        return nn.Sequential(nn.Linear(n_inputs, n_outputs), nn.ReLU(), self.shared)
+
+    def decoder(self, n_inputs, n_outputs):
+        return nn.Sequential(self.shared, nn.ReLU(), nn.Linear(n_inputs, n_outputs))
+
+
+class Frozen(MLP):
+    def decoder(self, n_inputs, n_outputs):
+        return super().decoder(n_inputs, n_outputs).requires_grad_(False)
+
+
+class Shift(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, generator):
+        return x + self.shift
+
+
+class LearnedShift(Augmentation):
+    def build(self, columns):
+        return Shift()
+
+
+class WeightPenalty(Objective):
+    """Uses the weights of the encoder beside its output."""
+
+    def build(self, encoder, head, n_components):
+        class Module(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.encoder = encoder
+
+            def forward(self, batch, augment, ids):
+                weights = self.encoder[0].weight.square().sum()
+                return {"codes": self.encoder(batch.x).square().mean(), "w": weights}
+
+        return Module()
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        AutoencoderTransformer(backbone=MLP((8,), norm="batch")),
+        VAETransformer(backbone=MLP((8,), norm="layer")),
+        ContrastiveTransformer(backbone=MLP((8,), dropout=0.3)),
+        AutoencoderTransformer(backbone=ForeignBackbone()),
+        VAETransformer(backbone=ForeignBackbone()),
+        AutoencoderTransformer(backbone=Tied()),
+        AutoencoderTransformer(backbone=Frozen()),
+        AutoencoderTransformer(augmentation=LearnedShift()),
+        ContrastiveTransformer(objective=WeightPenalty()),
+    ],
+)
+def test_other_modules_go_the_plain_way(estimator, plain):
+    params = {"n_components": 3, "max_iter": 3, "batch_size": 40, "random_state": 0}
+    first = estimator.set_params(**params).fit(rows()).__dict__
+    second = plain(estimator, rows())
+    assert first["history_"] == second.history_
+    for a, b in zip(
+        first["module_"].parameters(), second.module_.parameters(), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+def test_a_module_on_another_device_has_no_stacks():
+    class Module(nn.Module):
+        __module__ = "skrepr.somewhere"
+
+        def __init__(self):
+            super().__init__()
+            self.inside = mlp(3, 4, 2)
+
+    assert len(find_stacks(Module())) == 1
+    assert find_stacks(Module().to("meta")) == []
+
+
+# A stack beside autograd.
+
+
+def over(layers):
+    """Take over an MLP; return the parameters as well."""
+
+    class Module(nn.Module):
+        __module__ = "skrepr.somewhere"
+
+        def __init__(self):
+            super().__init__()
+            self.layers = layers
+
+    return Parameters(Module(), weight_decay=0.0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(
+            lambda a=activation: mlp(4, 7, 5, 3, activation=a)
+            for activation in engine._ACTIVATIONS
+        ),
+        lambda: nn.Sequential(*mlp(4, 3), *mlp(3, 6, 2)),  # two maps in a row
+        lambda: mlp(4, 3),
+    ],
+)
+def test_the_derivatives_of_a_stack_are_autograds(make):
+    layers, reference = make(), make()
+    reference.load_state_dict(layers.state_dict())
+    parameters = over(layers)
+    generator = torch.Generator().manual_seed(0)
+    for n in (6, 9, 6):
+        x = 2 * torch.randn(n, 4, generator=generator)
+        own, expected = (x.clone().requires_grad_() for _ in range(2))
+        parameters.zero_grad()
+        out, reference_out = layers(own), reference(expected)
+        weights = torch.randn(out.shape, generator=generator)
+        assert_allclose(out.detach(), reference_out.detach(), rtol=1e-5, atol=1e-6)
+        (out * weights).sum().backward()
+        reference.zero_grad()
+        (reference_out * weights).sum().backward()
+        assert_allclose(own.grad, expected.grad, rtol=1e-4, atol=1e-5)
+        linear = [a for a in reference if type(a) is nn.Linear]
+        [stack] = parameters.stacks.values()
+        for map_, layer in zip(stack.maps, linear, strict=True):
+            assert_allclose(
+                map_.gradient[:, :-1], layer.weight.grad, rtol=1e-4, atol=1e-5
+            )
+            assert_allclose(map_.gradient[:, -1], layer.bias.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stack_may_be_called_often_in_a_step():
+    layers, reference = mlp(3, 8, 2), mlp(3, 8, 2)
+    parameters = over(layers)
+    a, b = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    for _ in range(2):
+        parameters.zero_grad()
+        with torch.no_grad():
+            target = layers(b)
+        first, second = layers(a), layers(b)
+        ((first * second).sum() + (second - target - 1).square().sum()).backward()
+        layers(a).exp().sum().backward()
+    with torch.no_grad():
+        target = reference(b)
+    first, second = reference(a), reference(b)
+    ((first * second).sum() + (second - target - 1).square().sum()).backward()
+    reference(a).exp().sum().backward()
+    [stack] = parameters.stacks.values()
+    for map_, layer in zip(stack.maps, reference[::2], strict=True):
+        assert_allclose(map_.gradient[:, :-1], layer.weight.grad, rtol=1e-4, atol=1e-5)
+        assert_allclose(map_.gradient[:, -1], layer.bias.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stack_keeps_no_hold_on_what_it_was_given_and_gave():
+    layers = mlp(3, 8, 2)
+    parameters = over(layers)
+    a, b = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    first = layers(a)
+    kept = first.detach().clone()
+    layers(b)
+    assert torch.equal(first, kept)
+    x, reference = a.clone(), mlp(3, 8, 2)
+    out = layers(x)
+    x.zero_()  # before the backward pass
+    out.sum().backward()
+    reference(a).sum().backward()
+    [stack] = parameters.stacks.values()
+    assert_allclose(stack.maps[0].gradient[:, :-1], reference[0].weight.grad, rtol=1e-4)
+
+
+def test_derivatives_of_derivatives_are_an_error_not_a_wrong_number():
+    layers = mlp(3, 8, 2)
+    over(layers)
+    x = torch.ones(4, 3, requires_grad=True)
+    loss = layers(x).square().sum()
+    [slope] = torch.autograd.grad(loss, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_evaluation_by_stacks_is_the_modules_own(dtype):
+    class Module(nn.Module):
+        __module__ = "skrepr.somewhere"
+
+        def __init__(self):
+            super().__init__()
+            self.inside = mlp(3, 8, 2).to(dtype)
+
+    module, x = Module(), torch.randn(7, 3, dtype=dtype)
+    expected = module.inside(x).detach()
+    engine.for_evaluation(module)
+    assert isinstance(module.inside.forward, Stack)
+    with torch.inference_mode():
+        found = module.inside(x)
+    assert found.dtype == dtype
+    assert_allclose(found, expected, rtol=1e-13 if dtype == torch.float64 else 1e-5)
+
+
+def test_matmul():
+    a, b = torch.randn(4, 3), torch.randn(5, 3).T
+    with one_thread():
+        assert_allclose(matmul(a, b), a @ b, rtol=1e-5, atol=1e-6)
+    assert matmul(a.to("meta"), b.to("meta")).shape == (4, 5)
+
+
+# The update.
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+@pytest.mark.parametrize("taken_over", [True, False])
+def test_the_update_is_adamws(weight_decay, taken_over):
+    class Module(nn.Module):
+        __module__ = "skrepr.somewhere" if taken_over else "elsewhere"
+
+        def __init__(self):
+            super().__init__()
+            self.layers = mlp(3, 8, 2)
+            self.scale = nn.Parameter(torch.ones(()))
+
+    module, reference = Module(), Module()
+    parameters = Parameters(module, weight_decay)
+    assert bool(parameters.stacks) == taken_over
+    decaying = [p for p in reference.parameters() if p.ndim == 2]
+    others = [p for p in reference.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decaying, "weight_decay": weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+    )
+    generator = torch.Generator().manual_seed(0)
+    for i in range(20):
+        x = torch.randn(6, 3, generator=generator)
+        rate = 0.1 / (i + 1)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        parameters.zero_grad()
+        for m in module, reference:
+            (m.scale * m.layers(x)).square().mean().backward()
+        optimizer.step()
+        parameters.update(rate)
+    parameters.release()
+    for a, b in zip(module.parameters(), reference.parameters(), strict=True):
+        assert_allclose(a.detach(), b.detach(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_fit_leaves_a_module_like_any_other(estimator):
+    fitted = estimator(3, max_iter=2, random_state=0).fit(rows())
+    for module in fitted.module_.modules():
+        assert "forward" not in vars(module)
+    for p in fitted.module_.parameters():
+        assert p.is_contiguous()
+        assert p.untyped_storage().nbytes() == p.nbytes
+        assert p.grad is None
+    n_bytes = sum(p.nbytes for p in fitted.module_.parameters())
+    assert len(pickle.dumps(fitted.module_)) < n_bytes + 30_000
+
+
+# Threads.
+
+
+def in_a_thread(function):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.fixture
+def three_threads():
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_one_thread_is_of_its_block_and_its_thread_only(three_threads):
+    with one_thread():
+        assert torch.get_num_threads() == 1
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+    assert in_a_thread(torch.get_num_threads) == 3
+
+
+def test_one_thread_ends_with_its_block_when_that_fails(three_threads):
+    with pytest.raises(KeyError), one_thread():
+        raise KeyError
+    assert torch.get_num_threads() == 3
+
+
+def test_blocks_of_several_threads_leave_the_count_as_it_was(three_threads):
+    inside, leave = threading.Event(), threading.Event()
+
+    def outlast():
+        with one_thread():
+            inside.set()
+            leave.wait()
+        return torch.get_num_threads()
+
+    found = []
+    with one_thread():
+        thread = threading.Thread(target=lambda: found.append(outlast()))
+        thread.start()
+        inside.wait()
+    assert torch.get_num_threads() == 3
+    leave.set()
+    thread.join()
+    assert found == [3]
+    assert in_a_thread(torch.get_num_threads) == 3
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_fit_and_inference_leave_the_count_as_it_was(estimator, three_threads):
+    fitted = estimator(2, max_iter=1).fit(rows())
+    fitted.transform(rows())
+    fitted.score(rows())
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(("n_rows", "expected"), [(10, 1), (10**6, 3)])
+def test_plain_steps_use_threads_when_they_are_worth_it(
+    n_rows, expected, three_threads
+):
+    parameters = Parameters(Foreign(mlp(3, 8, 2)), 0.0)
+    assert not parameters.stacks
+    with parameters.at_work(n_rows):
+        assert torch.get_num_threads() == expected
+
+
+def test_overflow_is_left_to_the_training_loop():
+    estimator = AutoencoderTransformer(learning_rate=1e30, max_iter=3)
+    with pytest.raises(ValueError, match="finite"):
+        estimator.fit(rows())
