@@ -12,7 +12,7 @@ OLDEST := .venv-oldest/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-oldest lint format docs bench coverage clean
+.PHONY: help demo test test-oldest lint format docs bench bench-speed coverage clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1@\2/p' Makefile | \
@@ -45,9 +45,12 @@ docs: .venv/.stamp-docs ## Build the documentation into docs/_build/html
 	@rm -rf docs/generated # pages of what may be gone
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
-bench: .venv/.stamp-bench ## Run the benchmarks on DATA=folder, with adbench/ and pmlb/
+bench: .venv/.stamp-bench ## Run the other benchmarks on DATA=folder, with adbench/ and pmlb/
 	$(BIN)/python benchmarks/anomaly.py "$(DATA)/adbench"
 	$(BIN)/python benchmarks/representation.py "$(DATA)/pmlb"
+
+bench-speed: .venv/.stamp-bench ## Time fits, scores and searches beside other packages
+	$(BIN)/python -W ignore benchmarks/speed.py
 
 clean: ## Remove all that make has made, the environments included
 	rm -rf .venv .venv-oldest build dist docs/_build docs/auto_examples docs/generated

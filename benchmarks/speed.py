@@ -23,6 +23,7 @@ from time import perf_counter
 import numpy as np
 import sklearn
 import torch
+from _networks import Autoencoder, autoencoder, network
 from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_limits
 from torch import nn
@@ -72,17 +73,6 @@ def show(title, header, rows):
 
 
 # Fits of one network by all.
-
-
-def network(sizes):
-    layers = []
-    for n_in, n_out in pairwise(sizes[:-1]):
-        layers += [nn.Linear(n_in, n_out), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(*sizes[-2:]))
-
-
-def autoencoder(d, h, k):
-    return nn.Sequential(network([d, h, k]), network([k, h, d]))
 
 
 def plain_loop(X, make, batch, n_steps):
@@ -414,22 +404,13 @@ def inference(repeats):
 # A search.
 
 
-class SkorchModule(nn.Module):
-    def __init__(self, k=8, h=64, d=20):
-        super().__init__()
-        self.net = autoencoder(d, h, k)
-
-    def forward(self, x):
-        return self.net(x)
-
-
 def search(repeats):
     from skorch import NeuralNetRegressor
 
     X = table(1_000, 20)
     components, widths, rates = [2, 4, 8], [32, 64, 96, 128], [1e-3, 3e-3]
     peer = NeuralNetRegressor(
-        SkorchModule,
+        Autoencoder,
         optimizer=torch.optim.Adam,
         batch_size=64,
         max_epochs=50,

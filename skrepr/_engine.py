@@ -363,6 +363,7 @@ class Stack:
         Returns
         -------
         torch.Tensor of shape (n, n_inputs) or None
+            To be used before the next call of `forward`.
         """
         above = slope.contiguous().numpy()
         for map_, rows in zip(self.maps[::-1], space[::-1], strict=True):
@@ -378,7 +379,7 @@ class Stack:
             above = rows.slope_array
         self.is_fresh = False
         self.put_back(space)
-        return space[0].slope.clone() if to_inputs else None
+        return space[0].slope if to_inputs else None
 
     def put_back(self, space):
         """Keep a workspace for the next batch of its size."""
@@ -411,8 +412,8 @@ class _Node(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, slope):
         space, ctx.space = ctx.space, None
-        to_inputs = ctx.needs_input_grad[0]
-        return ctx.stack.backward(space, slope, to_inputs), None, None
+        slope = ctx.stack.backward(space, slope, ctx.needs_input_grad[0])
+        return None if slope is None else slope.clone(), None, None
 
 
 class Parameters:
@@ -481,7 +482,6 @@ class Parameters:
         for stack in self.stacks.values():
             stack.is_fresh = True
 
-    @torch.no_grad()
     def update(self, learning_rate):
         """Take a step of AdamW along the gradients.
 

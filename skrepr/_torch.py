@@ -75,6 +75,11 @@ class Seeded(TorchDispatchMode):
         super().__init__()
         self.generator = generator
 
+    @classmethod
+    def _should_skip_dynamo(cls):
+        # To skip torch's compiler, the base class would import it: over a second.
+        return False
+
     # Those of the base class also set flags of the whole process, which threads that
     # enter and leave in turn would not find as they were.
     def __enter__(self):

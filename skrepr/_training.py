@@ -13,13 +13,11 @@
 
 import copy
 import math
-from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -28,7 +26,6 @@ from skrepr._torch import Seeded, may_draw
 
 _WARMUP = 0.1  # share of the steps in which the learning rate rises
 _LEAST_PATIENCE = 10  # epochs early stopping waits at least
-_GATHERED_CELLS = 2**20  # copied at a time
 
 
 @dataclass
@@ -70,38 +67,10 @@ class ResidentSource:
     def __len__(self):
         return len(self.x)
 
-    def batches(self, indices):
-        """Yield every index tensor with its rows, copied together many at a time.
-
-        Parameters
-        ----------
-        indices : sequence of torch.Tensor of shape (n,)
-
-        Yields
-        ------
-        index, x, y : torch.Tensor
-            y is None if there is none.
-        """
-        for group in _groups(indices, max(1, _GATHERED_CELLS // self.x.shape[1])):
-            together, sizes = torch.cat(group), [len(index) for index in group]
-            xs = self.x.index_select(0, together).split(sizes)
-            ys = [None] * len(group)
-            if self.y is not None:
-                ys = self.y.index_select(0, together).split(sizes)
-            yield from zip(group, xs, ys, strict=True)
-
-
-def _groups(indices, most):
-    """Cut a sequence of index tensors into lists of about `most` rows in all."""
-    group: list[torch.Tensor] = []
-    n_rows = 0
-    for index in indices:
-        if group and n_rows + len(index) > most:
-            yield group
-            group, n_rows = [], 0
-        group.append(index)
-        n_rows += len(index)
-    yield group
+    def rows(self, index):
+        """Return x and y of the rows of an index tensor."""
+        y = None if self.y is None else self.y.index_select(0, index)
+        return self.x.index_select(0, index), y
 
 
 class EvenSplit:
@@ -185,8 +154,7 @@ class Trainer:
         self.parameters = Parameters(module, weight_decay)
         self._may_draw = may_draw(module)
         by_hand = getattr(module, "by_hand", lambda stacks: None)
-        loss_and_gradients = by_hand(self.parameters.stacks)
-        self._by_hand = loss_and_gradients and torch.no_grad()(loss_and_gradients)
+        self._by_hand = by_hand(self.parameters.stacks)
 
     def step(self, batch, rate):
         """Take one step of the optimiser.
@@ -204,15 +172,20 @@ class Trainer:
         """
         self.parameters.zero_grad()
         with self.seeded(self.generator):
-            if self._by_hand is not None:
-                terms = self._by_hand(batch)
-            else:
+            if self._by_hand is None:
                 terms = self.module.loss(batch)
                 reduce(add, terms.values()).backward()
                 terms = {name: term.detach() for name, term in terms.items()}
+            else:
+                terms = self._by_hand(batch)
         self.parameters.update(self.learning_rate * rate)
         self.module.after_step()
         return terms
+
+    @property
+    def needs_autograd(self):
+        """Whether `step` is to be called with torch's gradients enabled."""
+        return self._by_hand is None
 
     def seeded(self, generator):
         """Return a context in which the layers, too, draw from `generator`.
@@ -329,12 +302,13 @@ def _train_epoch(trainer, source, sampler, epoch, n_steps, bar):
     steps = torch.arange(first, first + len(sampler), device=device)
     progress = (steps / n_steps).unbind()
     means = _RunningMeans()
-    batches = source.batches(sampler.epoch(trainer.generator))
-    for i, (index, x, y) in enumerate(batches):
-        batch = Batch(x, y, index, progress[i], trainer.generator)
-        terms = trainer.step(batch, one_cycle((first + i + 0.5) / n_steps))
-        means.add(terms, len(index))
-        bar.update()
+    with torch.set_grad_enabled(trainer.needs_autograd):
+        for i, index in enumerate(sampler.epoch(trainer.generator)):
+            x, y = source.rows(index)
+            batch = Batch(x, y, index, progress[i], trainer.generator)
+            terms = trainer.step(batch, one_cycle((first + i + 0.5) / n_steps))
+            means.add(terms, x.shape[0])
+            bar.update()
     values = means.values()
     if not math.isfinite(sum(values.values())):
         shown = ", ".join(f"{name}={value:.3g}" for name, value in values.items())
@@ -366,7 +340,8 @@ def _validate(trainer, source, sampler):
     generator = torch.Generator(device).manual_seed(0)
     finished = torch.ones((), device=device)
     means = _RunningMeans()
-    for index, x, y in source.batches(sampler.in_order(device)):
+    for index in sampler.in_order(device):
+        x, y = source.rows(index)
         with trainer.seeded(generator):
             terms = trainer.module.loss(Batch(x, y, index, finished, generator))
         means.add(terms, len(index))
@@ -374,21 +349,29 @@ def _validate(trainer, source, sampler):
 
 
 class _RunningMeans:
-    """Means of the loss terms over rows, on the device until they are asked for."""
+    """Means of the loss terms over rows, on the device until they are asked for.
+
+    A sum a term, and not a list of what a long epoch adds to it: thousands of small
+    tensors keep the memory between them from being used again.
+    """
 
     def __init__(self):
-        self.terms: dict[str, list[torch.Tensor]] = defaultdict(list)
-        self.n_rows: list[int] = []
+        self.totals: dict[str, torch.Tensor] = {}
+        self.n_rows = 0
 
     def add(self, terms, n_rows):
-        self.n_rows.append(n_rows)
+        self.n_rows += n_rows
         for name, term in terms.items():
-            self.terms[name].append(term)
+            if name not in self.totals:
+                self.totals[name] = torch.zeros_like(term)
+            self.totals[name].add_(term, alpha=n_rows)
 
     def values(self):
-        terms = torch.stack([torch.stack(term) for term in self.terms.values()])
-        means = np.average(terms.cpu().numpy(), axis=1, weights=self.n_rows)
-        return dict(zip(self.terms, means.tolist(), strict=True))
+        values = torch.stack(list(self.totals.values())).tolist()  # one copy
+        return {
+            name: value / self.n_rows
+            for name, value in zip(self.totals, values, strict=True)
+        }
 
 
 class _Best:

@@ -73,24 +73,24 @@ class VAEModule(nn.Module):
         def loss_and_gradients(batch):
             x, factor = batch.x, 1 / batch.x.shape[0]
             posterior, encoding = encoder.forward(x)
-            mean, log_variance = posterior.chunk(2, dim=1)
-            low, high = _LOG_VARIANCE_RANGE
-            clamped = log_variance.clamp(low, high)
+            mean, unclamped = posterior.chunk(2, dim=1)
+            log_variance = unclamped.clamp(*_LOG_VARIANCE_RANGE)
             noise = torch.empty_like(mean).normal_(generator=batch.generator)
-            spread = (0.5 * clamped).exp_().mul_(noise)
-            output, decoding = decoder.forward(mean + spread)
+            deviation = (0.5 * log_variance).exp_().mul_(noise)
+            output, decoding = decoder.forward(mean + deviation)
             log_prob, slope = log_prob_and_slope(x, output, -factor)
             slope = decoder.backward(decoding, slope)
-            weight = self._kl_weight(batch.progress)
-            variance = clamped.exp()
-            kl = 0.5 * (mean.square().sum() + (variance - 1 - clamped).sum())
-            by_variance = torch.where(clamped == log_variance, 0.5, 0.0)
-            by_variance *= slope * spread + weight * factor * (variance - 1)
-            by_mean = slope + weight * factor * mean
-            encoder.backward(
-                encoding, torch.cat([by_mean, by_variance], dim=1), to_inputs=False
-            )
-            return {"reconstruction": log_prob, "kl": weight * factor * kl}
+            # z = mean + exp(log_variance / 2) noise, and the terms of the KL divergence
+            # are (mean² + exp(log_variance) - 1 - log_variance) / 2.
+            kl_weight = factor * self._kl_weight(batch.progress)
+            variance = log_variance.exp()
+            kl = 0.5 * (mean.square().sum() + (variance - 1 - log_variance).sum())
+            by_mean = slope + kl_weight * mean
+            by_log_variance = 0.5 * (slope * deviation + kl_weight * (variance - 1))
+            by_log_variance *= unclamped == log_variance
+            slope = torch.cat([by_mean, by_log_variance], dim=1)
+            encoder.backward(encoding, slope, to_inputs=False)
+            return {"reconstruction": log_prob, "kl": kl_weight * kl}
 
         return loss_and_gradients
 

@@ -1,6 +1,8 @@
 """The fast step gives the numbers of the plain one, and leaves nothing behind."""
 
 import pickle
+import subprocess
+import sys
 import threading
 from itertools import pairwise
 
@@ -455,6 +457,35 @@ def test_a_fit_leaves_a_module_like_any_other(estimator):
         assert p.grad is None
     n_bytes = sum(p.nbytes for p in fitted.module_.parameters())
     assert len(pickle.dumps(fitted.module_)) < n_bytes + 30_000
+
+
+# A fresh process.
+
+FRESH = """
+import sys
+import numpy, sklearn.base, sklearn.utils.validation, torch, tqdm, joblib
+before = set(sys.modules)
+import skrepr
+from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
+from skrepr.backbones import MLP
+print({name.partition(".")[0] for name in set(sys.modules) - before} - {"sklearn"})
+X = numpy.random.default_rng(0).normal(size=(20, 3))
+for estimator in [
+    AutoencoderTransformer(),
+    AutoencoderTransformer(penalty="l1"),
+    VAETransformer(),
+    VAETransformer(backbone=MLP(dropout=0.1, norm="batch")),
+    ContrastiveTransformer(),
+]:
+    estimator.set_params(max_iter=1).fit(X).score(X)
+print({"torch._dynamo", "torch.fx", "sympy"} & set(sys.modules) - before)
+"""
+
+
+def test_import_and_first_fit_load_little_beside_torch_and_scikit_learn():
+    command = [sys.executable, "-c", FRESH]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["{'skrepr'}", "set()"]
 
 
 # Threads.

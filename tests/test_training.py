@@ -129,23 +129,9 @@ def test_a_batch_holds_the_rows_of_its_index():
 
 
 def test_rows_without_y():
-    source, index = ResidentSource(torch.arange(6.0)[:, None]), torch.tensor([4, 1])
-    [(same, x, y)] = source.batches([index])
-    assert same is index
+    x, y = ResidentSource(torch.arange(6.0)[:, None]).rows(torch.tensor([4, 1]))
     assert x.tolist() == [[4.0], [1.0]]
     assert y is None
-
-
-@pytest.mark.parametrize("n_columns", [1, 2**19])
-def test_batches_are_copied_together_within_a_bound(n_columns):
-    source = ResidentSource(torch.arange(12.0)[:, None].expand(12, n_columns))
-    indices = torch.randperm(12).split([2, 3, 1, 4, 2])
-    batches = list(source.batches(indices))
-    for (index, x, _), expected in zip(batches, indices, strict=True):
-        assert torch.equal(index, expected)
-        assert torch.equal(x[:, 0], expected.float())
-    memory = {x.untyped_storage().data_ptr() for _, x, _ in batches}
-    assert len(memory) == (1 if n_columns == 1 else 5)
 
 
 # Steps.
