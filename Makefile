@@ -45,7 +45,7 @@ docs: .venv/.stamp-docs ## Build the documentation into docs/_build/html
 	@rm -rf docs/generated # pages of what may be gone
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
-bench: .venv/.stamp-bench ## Run the other benchmarks on DATA=folder, with adbench/ and pmlb/
+bench: .venv/.stamp-bench ## Run the benchmarks of scores and codes on DATA=folder, with adbench/ and pmlb/
 	$(BIN)/python benchmarks/anomaly.py "$(DATA)/adbench"
 	$(BIN)/python benchmarks/representation.py "$(DATA)/pmlb"
 

@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py [--only SECTION ...] [--repeats N]
 
-Contenders take turns, and every figure is a median over the repeats: on a machine that
-is shared, the ratios in a table mean more than its times. "Limit" is the time of the
+Contenders take turns, and times are medians over the repeats (peak memory is the
+largest): on a machine that is shared, ratios in a table mean more than its times. "Limit" is the time of the
 matrix products alone, with the shapes of a step and by the faster of torch and NumPy.
 
 Sections: fit (the same network, data, batches, number of steps and optimiser for all),
@@ -17,6 +17,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
 from time import perf_counter
 
@@ -39,7 +40,7 @@ FIT = [  # rows, columns, hidden units, components, batch
     (10_000, 128, 256, 32, 256),
     (50_000, 64, 256, 32, 1_024),
 ]
-STEPS = [9_600, 4_680, 1_560, 2_352]  # whole epochs with and without the last batch
+STEPS = [14_400, 6_240, 1_560, 2_352]  # whole epochs with and without the last batch
 
 
 def table(n, d, seed=0):
@@ -389,12 +390,13 @@ def inference(repeats):
         for dtype in (np.float32, np.float64):
             Y = X[:n].astype(dtype)
             with threadpool_limits(1):
-                medians = interleave({0: lambda f=fitted, Y=Y: f.score_samples(Y)}, 5)
+                score = partial(fitted.score_samples, Y)
+                time = np.median([seconds(score) for _ in range(max(repeats, 5))])
             rows.append(
                 [
                     f"`{estimator.__name__}.score_samples`, MLP(256, 256) to 16, "
                     f"32 columns {np.dtype(dtype)}",
-                    f"{n / medians[0]:,.0f}",
+                    f"{n / time:,.0f}",
                     "one core",
                 ]
             )
@@ -548,7 +550,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     print(

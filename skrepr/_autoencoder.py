@@ -3,6 +3,7 @@
 from torch import nn
 
 from skrepr._base import DecodingTransformer
+from skrepr._engine import is_own
 from skrepr.augmentations import Augmentation
 from skrepr.parts import part_constraint
 from skrepr.penalties import Penalty
@@ -40,9 +41,14 @@ class AutoencoderModule(nn.Module):
     def by_hand(self, stacks):
         encoder, decoder = stacks.get(self.encoder), stacks.get(self.decoder)
         cost_and_slope = getattr(self.likelihood, "cost_and_slope", None)
-        if encoder is None or decoder is None or self.penalty is not None:
-            return None
-        if cost_and_slope is None:
+        if (
+            encoder is None
+            or decoder is None
+            or cost_and_slope is None
+            or not is_own(self.likelihood)
+            or not (self.augment is None or is_own(self.augment))
+            or self.penalty is not None
+        ):
             return None
 
         def loss_and_gradients(batch):
@@ -252,8 +258,8 @@ class AutoencoderTransformer(DecodingTransformer):
         Returns
         -------
         scores : ndarray of shape (n_samples,), float64
-            Minus the mean of `reconstruction_error` over the features. The same for a
-            row whatever rows stand beside it.
+            Minus the mean of `reconstruction_error` over the features. Up to rounding
+            the same for a row whatever rows stand beside it.
         """
         return -self.reconstruction_error(X).mean(axis=1)
 

@@ -100,8 +100,9 @@ class BaseTorchTransformer(
         Returns
         -------
         Z : ndarray of shape (n_samples, n_components)
-            Codes, float32 for float32 X, else float64. The same for a row whatever rows
-            stand beside it. `set_output` makes it a DataFrame.
+            Codes, float32 for float32 X, else float64. They are the same for a row, up
+            to rounding, whatever rows stand beside it. `set_output` makes it a
+            DataFrame.
         """
         X = self._validate_rows(X)
         return self._apply("encode", X, to_matrix=self.table_.to_matrix)

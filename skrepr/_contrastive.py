@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from skrepr._base import BaseTorchTransformer
-from skrepr._engine import one_thread
-from skrepr._torch import for_inference, to_tensor
+from skrepr._engine import is_own
+from skrepr._torch import evaluation, for_inference, to_tensor
 from skrepr.augmentations import Augmentation
 from skrepr.objectives import Objective
 from skrepr.parts import part_constraint
@@ -37,10 +37,10 @@ class ContrastiveModule(nn.Module):
         return self.objective(batch, self.augment, batch.index)
 
     def by_hand(self, stacks):
-        of_objective = getattr(self.objective, "by_hand", lambda stacks: None)(stacks)
-        if of_objective is None:
+        by_hand = getattr(self.objective, "by_hand", lambda stacks: None)(stacks)
+        if by_hand is None or not is_own(self.augment):
             return None
-        return lambda batch: of_objective(batch, self.augment, batch.index)
+        return lambda batch: by_hand(batch, self.augment)
 
     def after_step(self):
         if hasattr(self.objective, "after_step"):
@@ -235,7 +235,7 @@ class ContrastiveTransformer(BaseTorchTransformer):
         # The last group is filled up with rows of the first.
         groups = np.resize(order, (math.ceil(len(order) / size), size))
         hits = 0.0
-        with torch.inference_mode(), one_thread():
+        with evaluation(module):
             for group in np.array_split(groups, math.ceil(len(groups) / 32)):
                 x = to_tensor(matrix[group.ravel()], weight)
                 a, b = (

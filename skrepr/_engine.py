@@ -3,13 +3,13 @@
 Small networks spend more of a step between the operations than in them. Three things
 help, and none changes the numbers by more than rounding:
 
-- all parameters are views of one vector, so that an update is one operation;
 - a multi-layer perceptron is one node of the autograd graph, which multiplies matrices
   with NumPy's BLAS, in memory that is kept from step to step;
+- its parameters are views of one vector, so that an update is one operation;
 - torch keeps to one thread meanwhile: its threads and those of NumPy's BLAS would wait
   for each other's cores.
 
-Modules this file does not know, and devices other than the CPU, go torch's own way.
+Networks this file does not know, or on other devices, are left to torch's autograd.
 """
 
 import threading
@@ -17,12 +17,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # of Adam
@@ -34,6 +33,7 @@ _HOOKS = (
     "_forward_pre_hooks",
     "_backward_hooks",
     "_backward_pre_hooks",
+    "_post_accumulate_grad_hooks",
 )
 
 _aten = torch.ops.aten
@@ -90,7 +90,8 @@ def matmul(a, b):
     -------
     torch.Tensor of shape (n, m)
     """
-    if a.device.type != "cpu" or torch.get_num_threads() > 1:
+    is_numpys = a.device.type == "cpu" and a.dtype in (torch.float32, torch.float64)
+    if not is_numpys or torch.get_num_threads() > 1:
         return a @ b
     return torch.from_numpy(np.matmul(a.numpy(), b.numpy()))
 
@@ -153,6 +154,19 @@ _ACTIVATIONS: dict[type, _Activation] = {
 }
 
 
+def is_own(module):
+    """Tell whether the class of a module is this package's."""
+    return type(module).__module__.startswith("skrepr.")
+
+
+def _is_altered(thing):
+    """Tell whether something has hooks, or methods that are not its class's."""
+    return any(getattr(thing, name, None) for name in _HOOKS) or any(
+        callable(value) and not isinstance(value, nn.Module)
+        for value in getattr(thing, "__dict__", {}).values()
+    )
+
+
 def is_stack(module):
     """Tell whether a module is an MLP that a `Stack` can compute.
 
@@ -170,22 +184,25 @@ def is_stack(module):
         return False
     layers = list(module)
     return (
-        all(type(a) is nn.Linear or type(a) in _ACTIVATIONS for a in layers)
+        type(layers[0]) is type(layers[-1]) is nn.Linear
+        and all(map(_is_known, layers))
         and all(nn.Linear in (type(a), type(b)) for a, b in pairwise(layers))
-        and type(layers[0]) is type(layers[-1]) is nn.Linear
-        and all(a.bias is not None for a in layers if type(a) is nn.Linear)
-        and not any(map(_is_altered, [*module.modules(), *module.parameters()]))
+        and not any(map(_is_altered, [module, *layers, *module.parameters()]))
     )
 
 
-def _is_altered(thing):
-    """Tell whether something has hooks, or a forward that is not its class's."""
-    hooked = any(getattr(thing, name, None) for name in _HOOKS)
-    return hooked or "forward" in getattr(thing, "__dict__", ())
+def _is_known(layer):
+    if type(layer) is nn.Linear:
+        return list(map(type, layer._parameters.values())) == [nn.Parameter] * 2
+    if type(layer) is nn.LeakyReLU:
+        return layer.negative_slope >= 0  # else the output does not tell the sign
+    if type(layer) is nn.ELU:
+        return layer.alpha >= 0
+    return type(layer) in _ACTIVATIONS
 
 
 def find_stacks(module):
-    """List the MLPs of a module, if stacks can compute all there is to compute.
+    """List the MLPs of a module that stacks can compute.
 
     Parameters
     ----------
@@ -194,37 +211,42 @@ def find_stacks(module):
     Returns
     -------
     list of torch.nn.Sequential
-        Empty if there are other weight matrices, parameters used in two places or of
-        modules from outside this package (which may do with them what they like), or
-        if the module is not on the CPU.
+        Empty if another module from outside this package has parameters (it may do
+        with the network what it likes), if one of this package's has hooks, if a layer
+        or a parameter is in two places, or if the module is not on the CPU.
     """
     found: list[nn.Sequential] = []
-    inside: list[nn.Parameter] = []
-    outside: list[nn.Parameter] = []
+    parameters: list[nn.Parameter] = []
     todo = [module]
     while todo:
         part = todo.pop()
         if is_stack(part):
             found.append(part)
-            inside += part.parameters()
-        elif is_own(part):
-            outside += part.parameters(recurse=False)
+            for layer in part:
+                parameters += layer.parameters()
+        elif is_own(part) and not _is_altered(part):
+            parameters += part.parameters(recurse=False)
             todo += part.children()
         elif any(True for _ in part.parameters()):
             return []
-    parameters = inside + outside
-    if (
-        len({id(p) for p in parameters}) < len(parameters)
-        or any(p.ndim >= 2 for p in outside)
-        or any(p.device.type != "cpu" for p in parameters)
-    ):
-        return []
-    return found
+    is_usual = len({id(p) for p in parameters}) == len(parameters) and all(
+        p.device.type == "cpu" for p in parameters
+    )
+    return found if is_usual else []
 
 
-def is_own(module):
-    """Tell whether the class of a module is this package's."""
-    return type(module).__module__.startswith("skrepr.")
+def has_stacks(module):
+    """Tell whether stacks compute MLPs of a module at the moment.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    bool
+    """
+    return any("forward" in vars(part) for part in module.modules())
 
 
 class _Map:
@@ -336,6 +358,11 @@ class Stack:
         spare = self._spare[n]
         space = spare.pop() if spare else [_Rows(n, map_) for map_ in self.maps]
         rows = space[0]
+        if x.shape != rows.values.shape:
+            expected = tuple(rows.values.shape)
+            raise ValueError(
+                f"Got rows of shape {tuple(x.shape)}, expected {expected}."
+            )
         rows.values.copy_(x)
         for i, map_ in enumerate(self.maps[:-1]):
             above, below = space[i + 1], self.maps[i + 1]
@@ -399,6 +426,21 @@ def _activations_below(layers):
     return found
 
 
+def refuse_second_derivatives():
+    """Raise if a backward pass is to be differentiated itself.
+
+    Raises
+    ------
+    RuntimeError
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "A backward pass with create_graph=True came to a function that has first "
+            "derivatives only. Compute the network or the loss with modules of your "
+            "own: those are left to torch's autograd."
+        )
+
+
 class _Node(torch.autograd.Function):
     """A stack as a node of the autograd graph."""
 
@@ -409,21 +451,22 @@ class _Node(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, slope):
+        refuse_second_derivatives()
         space, ctx.space = ctx.space, None
         slope = ctx.stack.backward(space, slope, ctx.needs_input_grad[0])
         return None if slope is None else slope.clone(), None, None
 
 
 class Parameters:
-    """The trainable parameters of a module, as views of one vector, and their update.
+    """The trainable parameters of a module, and AdamW's update of them.
 
     Parameters
     ----------
     module : torch.nn.Module
         On its device, in float32. Its stacks, if `find_stacks` finds any, are computed
-        by `Stack` from now on, until `release`.
+        by `Stack` from now on, until `release`; their parameters are views of one
+        vector meanwhile.
     weight_decay : float
         Of the weight matrices; scales and biases do not decay.
 
@@ -434,35 +477,27 @@ class Parameters:
 
     @one_thread()
     def __init__(self, module, weight_decay):
-        self._all = [p for p in module.parameters() if p.requires_grad]
-        is_usual = len(self._all) == len(list(module.parameters()))
-        sequentials = find_stacks(module) if is_usual else []
-        joint = [
-            (layer.weight, layer.bias)
-            for layers in sequentials
-            for layer in layers
-            if type(layer) is nn.Linear
-        ]
-        taken = {id(p) for pair in joint for p in pair}
-        alone = [p for p in self._all if id(p) not in taken]
-        blocks = [_matrix(*pair) for pair in joint] + [p.detach() for p in alone]
-        self.vector, values = _in_one(blocks)
-        self.gradient, gradients = _in_one([torch.zeros_like(b) for b in blocks])
-        for (weight, bias), value in zip(joint, values, strict=False):
-            weight.data, bias.data = value[:, :-1], value[:, -1]
-        n = len(joint)
-        for p, value, gradient in zip(alone, values[n:], gradients[n:], strict=True):
-            p.data, p.grad = value, gradient
-        pairs = zip(values, gradients, strict=True)
-        self.stacks = {
-            layers: Stack(layers, *zip(*islice(pairs, _n_maps(layers)), strict=True))
-            for layers in sequentials
-        }
-        self._decaying = [p.data for p in self._all if p.ndim >= 2]
+        everything = list(module.parameters())
+        trainable = [p for p in everything if p.requires_grad]
+        sequentials = find_stacks(module) if len(trainable) == len(everything) else []
         self._weight_decay = weight_decay
-        self._mean = torch.zeros_like(self.vector)
-        self._mean_square = torch.zeros_like(self.vector)
-        self._n_steps = torch.zeros((), device=self.vector.device)
+        self.stacks = {}
+        joint = [a for layers in sequentials for a in layers if type(a) is nn.Linear]
+        self._joint = [p for layer in joint for p in (layer.weight, layer.bias)]
+        taken = set(map(id, self._joint))
+        self._alone = [p for p in trainable if id(p) not in taken]
+        self._size = sum(p.numel() for p in trainable)
+        if sequentials:
+            self._vector, values = _in_one([_matrix(layer) for layer in joint])
+            self._gradient, gradients = _in_one([torch.zeros_like(v) for v in values])
+            for layer, value in zip(joint, values, strict=True):
+                layer.weight.data, layer.bias.data = value[:, :-1], value[:, -1]
+            for layers in sequentials:
+                n = sum(type(layer) is nn.Linear for layer in layers)
+                self.stacks[layers] = Stack(layers, values[:n], gradients[:n])
+                values, gradients = values[n:], gradients[n:]
+            self._moments = _Moments(self._vector)
+        self._moments_alone = list(map(_Moments, self._alone))
 
     @contextmanager
     def at_work(self, batch_size):
@@ -472,33 +507,54 @@ class Parameters:
         ----------
         batch_size : float
         """
-        few = len(self.vector) * batch_size < _WORTH_THREADS
-        with one_thread() if self.stacks or few else nullcontext():
+        is_small = self._size * batch_size < _WORTH_THREADS
+        with one_thread() if self.stacks or is_small else nullcontext():
             yield
 
     def zero_grad(self):
         """Forget the gradients."""
-        self.gradient.zero_()
+        if self.stacks:
+            self._gradient.zero_()
         for stack in self.stacks.values():
             stack.is_fresh = True
+        for p in self._alone:
+            p.grad = None
 
+    @torch.no_grad()
     def update(self, learning_rate):
-        """Take a step of AdamW along the gradients.
+        """Take a step of AdamW along the gradients; skip parameters that have none.
 
         Parameters
         ----------
         learning_rate : float
         """
-        if self._weight_decay > 0:
-            torch._foreach_mul_(self._decaying, 1 - learning_rate * self._weight_decay)
-        self._n_steps += 1
+        values, gradients, moments = [], [], []
+        decaying = []
+        if self.stacks:
+            values.append(self._vector)
+            gradients.append(self._gradient)
+            moments.append(self._moments)
+            decaying += [p.data for p in self._joint if p.ndim >= 2]
+        for p, moment in zip(self._alone, self._moments_alone, strict=True):
+            if p.grad is not None:
+                values.append(p)
+                gradients.append(p.grad)
+                moments.append(moment)
+                if p.ndim >= 2:
+                    decaying.append(p)
+        if not values:
+            return
+        if decaying and self._weight_decay > 0:
+            torch._foreach_mul_(decaying, 1 - learning_rate * self._weight_decay)
+        for moment in moments:
+            moment.n_steps += 1
         torch._fused_adamw_(
-            [self.vector],
-            [self.gradient],
-            [self._mean],
-            [self._mean_square],
+            values,
+            gradients,
+            [moment.mean for moment in moments],
+            [moment.mean_square for moment in moments],
             [],
-            [self._n_steps],
+            [moment.n_steps for moment in moments],
             lr=learning_rate,
             beta1=_BETAS[0],
             beta2=_BETAS[1],
@@ -511,15 +567,26 @@ class Parameters:
     @one_thread()
     def release(self):
         """Give every parameter memory of its own, and the module its own methods."""
-        for p in self._all:
-            p.data, p.grad = p.data.clone(memory_format=torch.contiguous_format), None
+        for p in self._joint:
+            p.data = p.data.clone(memory_format=torch.contiguous_format)
+        for p in self._alone:
+            p.grad = None
         for layers in self.stacks:
             del layers.forward
 
 
-def _matrix(weight, bias):
+class _Moments:
+    """What Adam remembers of a tensor's gradients."""
+
+    def __init__(self, tensor):
+        self.mean = torch.zeros_like(tensor, requires_grad=False)
+        self.mean_square = torch.zeros_like(self.mean)
+        self.n_steps = torch.zeros((), dtype=torch.float32, device=tensor.device)
+
+
+def _matrix(layer):
     """Join weights (n_outputs, n_inputs) and biases (n_outputs,) of a linear map."""
-    return torch.cat([weight.detach(), bias.detach()[:, None]], dim=1)
+    return torch.cat([layer.weight.detach(), layer.bias.detach()[:, None]], dim=1)
 
 
 def _in_one(blocks):
@@ -527,10 +594,6 @@ def _in_one(blocks):
     vector = torch.cat([block.reshape(-1) for block in blocks])
     views = vector.split([block.numel() for block in blocks])
     return vector, [v.view_as(b) for v, b in zip(views, blocks, strict=True)]
-
-
-def _n_maps(layers):
-    return sum(type(layer) is nn.Linear for layer in layers)
 
 
 def for_evaluation(module):
@@ -543,4 +606,4 @@ def for_evaluation(module):
     """
     for layers in find_stacks(module):
         linear = [layer for layer in layers if type(layer) is nn.Linear]
-        Stack(layers, [_matrix(layer.weight, layer.bias) for layer in linear])
+        Stack(layers, list(map(_matrix, linear)))

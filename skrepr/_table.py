@@ -134,12 +134,14 @@ class Table:
         low = (self.mean - _FARTHEST * self.std - self.center) / self.scale
         high = (self.mean + _FARTHEST * self.std - self.center) / self.scale
         constant = np.flatnonzero(~self.varies)
+        lowest = low[self.varies].max(initial=-np.inf)
+        highest = high[self.varies].min(initial=np.inf)
         for rows in _blocks(X):
             block = X[rows].astype(np.float64)
             with np.errstate(over="ignore"):
                 block -= self.center
                 block /= self.scale
-            if block.min() < low.max() or block.max() > high.min():
+            if block.min() < lowest or block.max() > highest:
                 np.clip(block, low, high, out=block)
             block[:, constant] = 0.0
             matrix[rows] = block

@@ -1,13 +1,17 @@
 """The border between NumPy and torch: devices, random numbers, batched evaluation."""
 
 import copy
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode, _pop_mode, _push_mode
 
-from skrepr._engine import for_evaluation, is_own, one_thread
+from skrepr._engine import for_evaluation, has_stacks, is_own, one_thread
+
+# Intermediate values of a batch: few enough for the cache of a core, enough for a GPU.
+_CELLS_CPU, _CELLS_GPU = 2**18, 2**24
 
 
 def resolve_device(device):
@@ -198,9 +202,20 @@ def for_inference(module, device, dtype):
     return module
 
 
-def apply(
-    module, function, rows, *, to_matrix=None, max_cells=None, cells_per_row=None
-):
+@contextmanager
+def evaluation(module):
+    """Do without gradients, and with one thread if stacks compute the module.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        As `for_inference` returns it.
+    """
+    with torch.inference_mode(), one_thread() if has_stacks(module) else nullcontext():
+        yield
+
+
+def apply(module, function, rows, *, to_matrix=None, cells_per_row=None):
     """Evaluate a function of a module on the rows of an array, a batch at a time.
 
     Parameters
@@ -212,8 +227,6 @@ def apply(
     rows : ndarray of shape (n_samples, n_columns)
     to_matrix : callable, optional
         Makes of a block of rows what the module sees.
-    max_cells : int, optional
-        Bound on the number of intermediate values of a batch.
     cells_per_row : int, optional
         Intermediate values a row needs at its widest. By default the widest weight
         matrix of the module decides.
@@ -225,12 +238,10 @@ def apply(
     weight = next(module.parameters())
     if cells_per_row is None:
         cells_per_row = max(max(p.shape, default=1) for p in module.parameters())
-    if max_cells is None:
-        # Few enough for the cache of a core, or enough for a GPU.
-        max_cells = 2**18 if weight.device.type == "cpu" else 2**24
-    step = max(1, max_cells // max(cells_per_row, 1))
+    n_cells = _CELLS_CPU if weight.device.type == "cpu" else _CELLS_GPU
+    step = max(1, n_cells // max(cells_per_row, 1))
     result = None
-    with torch.inference_mode(), one_thread():
+    with evaluation(module):
         for start in range(0, len(rows), step):
             block = rows[start : start + step]
             matrix = block if to_matrix is None else to_matrix(block)

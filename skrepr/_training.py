@@ -142,6 +142,8 @@ class Trainer:
 
     Attributes
     ----------
+    parameters : Parameters
+        Of the module, and their update.
     history : dict of str to list of float
         Per epoch: ``loss`` and its terms, ``validation_loss`` and its terms.
     """

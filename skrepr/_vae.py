@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skrepr._base import DecodingTransformer
+from skrepr._engine import is_own
 from skrepr._sklearn import Interval
 from skrepr._torch import apply, for_inference
 
@@ -67,7 +68,12 @@ class VAEModule(nn.Module):
     def by_hand(self, stacks):
         encoder, decoder = stacks.get(self.encoder), stacks.get(self.decoder)
         log_prob_and_slope = getattr(self.likelihood, "log_prob_and_slope", None)
-        if encoder is None or decoder is None or log_prob_and_slope is None:
+        if (
+            encoder is None
+            or decoder is None
+            or log_prob_and_slope is None
+            or not is_own(self.likelihood)
+        ):
             return None
 
         def loss_and_gradients(batch):

@@ -185,21 +185,22 @@ class _Gaussian(_LikelihoodModule):
     def cost_and_slope(self, x, output, factor):
         """Return the sum of `cost` times a factor, and its derivative by the output."""
         residual = self._weigh(output - x)
-        cells = residual.view(-1)
-        return cells.dot(cells) * factor, residual.mul_(2 * factor)
+        return residual.square().sum() * factor, residual.mul_(2 * factor)
 
     def log_prob_and_slope(self, x, output, factor):
-        """Return the same of `log_prob`; a learned scale receives its gradient."""
-        residual = self._weigh(output - x)
-        cells = residual.view(-1)
-        n_cells = x.shape[0] * self.n_varying
+        """Return the same of `log_prob`; the learned scale gets its gradient."""
         log_scale = self.log_scale.item()
-        precision = math.exp(-2 * log_scale)
-        squares = precision * cells.dot(cells)
+        z = self._weigh(output - x).mul_(math.exp(-log_scale))
+        squares = z.square().sum()
+        n_cells = x.shape[0] * self.n_varying
         constant = n_cells * (log_scale + 0.5 * math.log(2 * math.pi))
-        if self.learned and _SCALE_GAIN * self.raw_log_scale.item() >= _MIN_LOG_SCALE:
-            self.raw_log_scale.grad += factor * _SCALE_GAIN * (squares - n_cells)
-        return factor * (-0.5 * squares - constant), residual.mul_(-precision * factor)
+        if self.learned:
+            # Below its bound the scale does not move.
+            is_free = _SCALE_GAIN * self.raw_log_scale.item() >= _MIN_LOG_SCALE
+            gain = _SCALE_GAIN * is_free * factor
+            self.raw_log_scale.grad = gain * (squares - n_cells)
+        log_prob = factor * (-0.5 * squares - constant)
+        return log_prob, z.mul_(-math.exp(-log_scale) * factor)
 
     def mean(self, output):
         return output

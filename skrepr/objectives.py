@@ -4,10 +4,9 @@ from numbers import Real
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from skrepr._engine import matmul
+from skrepr._engine import matmul, refuse_second_derivatives
 from skrepr._sklearn import Interval
 from skrepr.parts import Part
 
@@ -96,7 +95,8 @@ def nt_xent(a, b, temperature):
         A 0-d tensor.
     """
     a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
-    if temperature >= _LEAST_FAST_TEMPERATURE:
+    is_number = not isinstance(temperature, torch.Tensor)  # without derivative
+    if is_number and temperature >= _LEAST_FAST_TEMPERATURE:
         return _FastNTXent.apply(a, b, temperature)
     n, z = len(a), torch.cat([a, b])
     logits = z @ z.T / temperature
@@ -143,8 +143,8 @@ class _FastNTXent(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, slope):
+        refuse_second_derivatives()
         slope_a, slope_b = ctx.slopes
         return slope_a * slope, slope_b * slope, None
 
@@ -165,10 +165,12 @@ class _NTXent(nn.Module):
 
     def by_hand(self, stacks):
         encoder, head = stacks.get(self.encoder), stacks.get(self.head)
-        if None in (encoder, head) or self.temperature < _LEAST_FAST_TEMPERATURE:
+        if encoder is None or head is None:
+            return None
+        if self.temperature < _LEAST_FAST_TEMPERATURE:
             return None
 
-        def loss_and_gradients(batch, augment, ids):
+        def loss_and_gradients(batch, augment):
             views = [augment(batch.x, batch.generator) for _ in range(2)]
             codes, encoding = encoder.forward(torch.cat(views))
             projected, projecting = head.forward(codes)

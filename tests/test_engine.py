@@ -10,18 +10,24 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from sklearn.base import clone
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
+from skrepr import (
+    AutoencoderTransformer,
+    ContrastiveTransformer,
+    VAETransformer,
+    likelihoods,
+)
 from skrepr import _engine as engine
 from skrepr._engine import Parameters, Stack, find_stacks, is_stack, matmul, one_thread
 from skrepr._torch import Seeded
 from skrepr._training import Trainer
 from skrepr.augmentations import Augmentation
 from skrepr.backbones import MLP, Backbone
-from skrepr.likelihoods import Gaussian
-from skrepr.objectives import NTXent, Objective
+from skrepr.likelihoods import Gaussian, Likelihood
+from skrepr.objectives import NTXent, Objective, nt_xent
 
 ESTIMATORS = [AutoencoderTransformer, VAETransformer, ContrastiveTransformer]
 ACTIVATIONS = ["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"]
@@ -158,11 +164,14 @@ class OwnLinear(nn.Linear):
         nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)),
         nn.Sequential(nn.Linear(3, 4), nn.Dropout(), nn.Linear(4, 2)),
         nn.Sequential(nn.Linear(3, 4), nn.Softmax(1), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(3, 4), nn.LeakyReLU(-0.1), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(3, 4), nn.ELU(-0.5), nn.Linear(4, 2)),
         nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 2)),
         changed(lambda m: m.register_forward_hook(lambda *args: None)),
         changed(lambda m: m[0].register_forward_pre_hook(lambda *args: None)),
         changed(lambda m: m[0].register_full_backward_hook(lambda *args: None)),
         changed(lambda m: m[2].weight.register_hook(lambda g: None)),
+        changed(lambda m: m[2].bias.register_post_accumulate_grad_hook(lambda p: None)),
         changed(lambda m: setattr(m[0], "forward", lambda x: x[:, [0, 0, 0, 0]])),
     ],
 )
@@ -205,6 +214,28 @@ class Tied(Backbone):
         return nn.Sequential(self.shared, nn.ReLU(), nn.Linear(n_inputs, n_outputs))
 
 
+class Twice(Backbone):
+    """One layer in two places of a network."""
+
+    def encoder(self, n_inputs, n_outputs):
+        same = nn.Linear(5, 5)
+        first, last = nn.Linear(n_inputs, 5), nn.Linear(5, n_outputs)
+        return nn.Sequential(first, nn.Tanh(), same, nn.Tanh(), same, nn.Tanh(), last)
+
+    decoder = encoder
+
+
+class OneWeight(Twice):
+    """One weight matrix in two layers."""
+
+    def encoder(self, n_inputs, n_outputs):
+        layers = mlp(n_inputs, 5, 5, 5, n_outputs)
+        layers[4].weight = layers[2].weight
+        return layers
+
+    decoder = encoder
+
+
 class Frozen(MLP):
     def decoder(self, n_inputs, n_outputs):
         return super().decoder(n_inputs, n_outputs).requires_grad_(False)
@@ -224,20 +255,70 @@ class LearnedShift(Augmentation):
         return Shift()
 
 
-class WeightPenalty(Objective):
+class Towards(nn.Module):
+    """Goes up the slope of a function of the rows, which needs autograd."""
+
+    def forward(self, x, generator):
+        x = x.detach().requires_grad_()
+        [slope] = torch.autograd.grad(x.square().sum(), x)
+        return x.detach() + 0.1 * slope.sign()
+
+
+class Adversarial(Augmentation):
+    def build(self, columns):
+        return Towards()
+
+
+class AbsoluteError(likelihoods._Gaussian):
+    def cost(self, x, output):
+        return self._weigh((x - output).abs())
+
+    def log_prob(self, x, output):
+        return -self.cost(x, output)
+
+
+class Laplace(Likelihood):
+    def build(self, columns, *, noise=True):
+        return AbsoluteError(columns, "learned", noise)
+
+
+class Replaced(Likelihood):
+    """Its module is the Gaussian one, but for a method."""
+
+    def build(self, columns, *, noise=True):
+        module = Gaussian().build(columns, noise=noise)
+        module.cost = lambda x, output: (x - output).abs()
+        module.log_prob = lambda x, output: -(x - output).abs()
+        return module
+
+
+class OwnObjective(Objective):
+    def build(self, encoder, head, n_components):
+        return self.module(encoder, head)
+
+
+class WeightPenalty(OwnObjective):
     """Uses the weights of the encoder beside its output."""
 
+    class module(nn.Module):
+        def __init__(self, encoder, head):
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, batch, augment, ids):
+            weights = self.encoder[0].weight.square().sum()
+            return {"codes": self.encoder(batch.x).square().mean(), "w": weights}
+
+
+class Hooked(OwnObjective):
+    """Halves the codes by a hook."""
+
     def build(self, encoder, head, n_components):
-        class Module(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.encoder = encoder
-
-            def forward(self, batch, augment, ids):
-                weights = self.encoder[0].weight.square().sum()
-                return {"codes": self.encoder(batch.x).square().mean(), "w": weights}
-
-        return Module()
+        module = NTXent().build(encoder, head, n_components)
+        module.register_forward_hook(
+            lambda module, args, terms: {"half": terms["nt_xent"] / 2}
+        )
+        return module
 
 
 @pytest.mark.parametrize(
@@ -249,7 +330,13 @@ class WeightPenalty(Objective):
         AutoencoderTransformer(backbone=ForeignBackbone()),
         VAETransformer(backbone=ForeignBackbone()),
         AutoencoderTransformer(backbone=Tied()),
+        AutoencoderTransformer(backbone=Twice()),
+        AutoencoderTransformer(backbone=OneWeight()),
         AutoencoderTransformer(backbone=Frozen()),
+        AutoencoderTransformer(likelihood=Replaced()),
+        VAETransformer(likelihood=Replaced()),
+        VAETransformer(likelihood=Laplace()),
+        ContrastiveTransformer(objective=Hooked()),
         AutoencoderTransformer(augmentation=LearnedShift()),
         ContrastiveTransformer(objective=WeightPenalty()),
     ],
@@ -263,6 +350,70 @@ def test_other_modules_go_the_plain_way(estimator, plain):
         first["module_"].parameters(), second.module_.parameters(), strict=True
     ):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        AutoencoderTransformer(likelihood=Laplace()),
+        AutoencoderTransformer(augmentation=Adversarial()),
+        ContrastiveTransformer(augmentation=Adversarial()),
+    ],
+)
+def test_parts_of_a_users_own_change_the_loss_and_not_the_numbers(estimator, plain):
+    params = {"n_components": 3, "max_iter": 3, "batch_size": 40, "random_state": 0}
+    estimator.set_params(**params)
+    assert_same_fit(clone(estimator).fit(rows()), plain(estimator, rows()))
+
+
+def test_a_users_objective_may_do_with_its_parameters_what_it_likes():
+    class module(nn.Module):
+        def __init__(self, encoder, head):
+            super().__init__()
+            self.encoder = encoder
+            self.prototypes = nn.Parameter(torch.eye(4, 3))
+            self.never_used = nn.Parameter(torch.ones(3, 3))
+            self.n_batches = 0
+
+        def forward(self, batch, augment, ids):
+            self.n_batches += 1
+            codes = nn.functional.normalize(self.encoder(batch.x), dim=1)
+            nearest = (codes @ self.prototypes.T).max(dim=1).values
+            rare = {} if self.n_batches % 2 else {"rare": 0 * nearest.sum()}
+            return {"distance": -nearest.mean(), **rare}
+
+        def after_step(self):
+            p = self.prototypes
+            p.data = nn.functional.normalize(p.data, dim=1)
+            for parameter in self.parameters():
+                parameter.grad = None
+
+    objective = OwnObjective()
+    objective.module = module
+    fitted = ContrastiveTransformer(
+        3, objective=objective, max_iter=20, weight_decay=0.5, random_state=0
+    ).fit(rows())
+    trained = fitted.module_.objective
+    assert not torch.allclose(trained.prototypes, torch.eye(4, 3), atol=0.01)
+    assert torch.equal(trained.never_used, torch.ones(3, 3))  # no gradient, no decay
+    assert fitted.history_["loss"][-1] < fitted.history_["loss"][0] - 0.1
+
+
+def test_steps_inside_autocast():
+    for norm in (None, "layer"):
+        estimator = ContrastiveTransformer(2, backbone=MLP((8,), norm=norm), max_iter=1)
+        with torch.autocast("cpu", torch.bfloat16):
+            estimator.fit(rows())
+        assert np.isfinite(estimator.history_["loss"]).all()
+
+
+def test_columns_of_any_size_and_scale():
+    X = np.random.default_rng(0).normal(size=(60, 4)) * 1e18
+    vae = VAETransformer(2, standardize=False, max_iter=2, random_state=0)
+    assert np.isfinite(vae.fit(X).history_["loss"]).all()
+    vae = VAETransformer(2, likelihood=Gaussian(scale=1e-160), max_iter=2)
+    with pytest.raises(ValueError, match="no longer finite"):
+        vae.fit(X)
 
 
 def test_a_module_on_another_device_has_no_stacks():
@@ -372,10 +523,18 @@ def test_derivatives_of_derivatives_are_an_error_not_a_wrong_number():
     layers = mlp(3, 8, 2)
     over(layers)
     x = torch.ones(4, 3, requires_grad=True)
-    loss = layers(x).square().sum()
-    [slope] = torch.autograd.grad(loss, x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        slope.sum().backward()
+    for function in (layers, lambda x: nt_xent(x, 2 * x, 0.2)):
+        torch.autograd.grad(function(x).sum(), x)
+        with pytest.raises(RuntimeError, match="create_graph"):
+            torch.autograd.grad(function(x).sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (3,), (2, 4, 3)])
+def test_a_stack_takes_rows_of_its_width_only(shape):
+    layers = mlp(3, 8, 2)
+    over(layers)
+    with pytest.raises(ValueError, match=r"shape .* expected"):
+        layers(torch.ones(shape))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -146,3 +146,31 @@ def test_an_objective_of_the_user_owns_its_state_and_sees_the_ids_of_the_rows():
     terms = [contrastive.history_[name] for name in ("agreement", "mean")]
     assert_allclose(contrastive.history_["loss"], np.sum(terms, axis=0))
     assert contrastive.transform(X).shape == (40, 2)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.2, 1.0])
+def test_the_derivatives_of_nt_xent_are_those_of_its_definition(temperature):
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 7, 4, dtype=torch.float64, generator=generator)
+    a.requires_grad_()
+    b.requires_grad_()
+    z = torch.nn.functional.normalize(torch.cat([a, b]), dim=1)
+    logits = z @ z.T / temperature - torch.diag(torch.full((14,), torch.inf))
+    log_softmax = logits - logits.logsumexp(dim=1, keepdim=True)
+    expected = -log_softmax[torch.arange(14), torch.arange(14).roll(7)].mean()
+    found = nt_xent(a, b, temperature)
+    assert_allclose(found.item(), expected.item(), rtol=1e-10)
+    for x, y in zip(
+        torch.autograd.grad(3 * found, [a, b]),
+        torch.autograd.grad(3 * expected, [a, b]),
+        strict=True,
+    ):
+        assert_allclose(x, y, rtol=1e-9, atol=1e-12)
+
+
+def test_nt_xent_has_a_derivative_by_a_temperature_that_is_learned():
+    a, b = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(0))
+    temperature = torch.tensor(0.5, requires_grad=True)
+    [slope] = torch.autograd.grad(nt_xent(a, b, temperature), temperature)
+    difference = nt_xent(a, b, 0.501) - nt_xent(a, b, 0.499)
+    assert_allclose(slope, difference / 0.002, rtol=1e-2)

@@ -97,10 +97,11 @@ def test_cross_validation_equals_the_serial_one(transformer, table, backend):
 
 
 @backends
-def test_fits_in_parallel_equal_fits_in_series(transformer, X, backend):
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_fits_in_parallel_equal_fits_in_series(transformer, X, dropout, backend):
     estimators = [
         clone(transformer).set_params(
-            random_state=seed, backbone=MLP((8,), dropout=0.5)
+            random_state=seed, backbone=MLP((8,), dropout=dropout)
         )
         for seed in range(4)
     ]
