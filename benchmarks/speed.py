@@ -3,8 +3,9 @@
     python benchmarks/speed.py [--only SECTION ...] [--repeats N]
 
 Contenders take turns, and times are medians over the repeats (peak memory is the
-largest): on a machine that is shared, ratios in a table mean more than its times. "Limit" is the time of the
-matrix products alone, with the shapes of a step and by the faster of torch and NumPy.
+largest): on a machine that is shared, ratios in a table mean more than its times.
+"Limit" is the time of the matrix products alone, with the shapes of a step and by the
+faster of torch and NumPy.
 
 Sections: fit (the same network, data, batches, number of steps and optimiser for all),
 defaults (each estimator as it comes), inference, search (GridSearchCV), growth (from
