@@ -212,8 +212,9 @@ def find_stacks(module):
     -------
     list of torch.nn.Sequential
         Empty if another module from outside this package has parameters (it may do
-        with the network what it likes), if one of this package's has hooks, if a layer
-        or a parameter is in two places, or if the module is not on the CPU.
+        with the network what it likes), if one of this package's has hooks or a method
+        of its own, if a layer or a parameter is in two places, or if the module is not
+        on the CPU.
     """
     found: list[nn.Sequential] = []
     parameters: list[nn.Parameter] = []
@@ -224,7 +225,9 @@ def find_stacks(module):
             found.append(part)
             for layer in part:
                 parameters += layer.parameters()
-        elif is_own(part) and not _is_altered(part):
+        elif is_own(part):
+            if _is_altered(part):
+                return []
             parameters += part.parameters(recurse=False)
             todo += part.children()
         elif any(True for _ in part.parameters()):
@@ -359,9 +362,10 @@ class Stack:
         space = spare.pop() if spare else [_Rows(n, map_) for map_ in self.maps]
         rows = space[0]
         if x.shape != rows.values.shape:
-            expected = tuple(rows.values.shape)
             raise ValueError(
-                f"Got rows of shape {tuple(x.shape)}, expected {expected}."
+                f"A network got an input of shape {tuple(x.shape)}, but its first "
+                f"layer expects {self.maps[0].n_inputs} values a row. A backbone's "
+                "encoder must return n_outputs values a row, its decoder take n_inputs."
             )
         rows.values.copy_(x)
         for i, map_ in enumerate(self.maps[:-1]):
