@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # of Adam
-# Multiply-adds of a step below which more threads cost torch more than they give.
+# Weights times rows of a step below which more threads cost torch more than they give.
 _WORTH_THREADS = 2**21
 # Of a module or a parameter: what users hang there has to be called.
 _HOOKS = (
