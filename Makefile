@@ -12,7 +12,8 @@ OLDEST := .venv-oldest/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-oldest lint format docs bench bench-speed coverage clean
+.PHONY: help demo test test-oldest lint format docs bench bench-anomaly \
+	bench-representation bench-speed coverage clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1@\2/p' Makefile | \
@@ -45,8 +46,14 @@ docs: .venv/.stamp-docs ## Build the documentation into docs/_build/html
 	@rm -rf docs/generated # pages of what may be gone
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
-bench: .venv/.stamp-bench ## Run the benchmarks of scores and codes on DATA=folder, with adbench/ and pmlb/
+bench: bench-anomaly bench-representation ## Run the benchmarks on DATA=folder, with adbench/ and pmlb/
+
+bench-anomaly: .venv/.stamp-bench ## Compare anomaly scores with other detectors, and ablate them
 	$(BIN)/python benchmarks/anomaly.py "$(DATA)/adbench"
+	$(BIN)/python benchmarks/anomaly.py "$(DATA)/adbench" --contenders ablation
+	$(BIN)/python benchmarks/threshold.py "$(DATA)/adbench"
+
+bench-representation: .venv/.stamp-bench ## Compare codes with other embeddings
 	$(BIN)/python benchmarks/representation.py "$(DATA)/pmlb"
 
 bench-speed: .venv/.stamp-bench ## Time fits, scores and searches beside other packages

@@ -12,6 +12,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from scipy.stats import bootstrap
 
 __all__ = ["parse_arguments", "run"]
 
@@ -41,7 +42,7 @@ def wins(table):
     return (best / np.maximum(best.sum(axis=1, keepdims=True), 1)).sum(axis=0)
 
 
-def markdown(results, setting, measures):
+def markdown(results, setting, measures, count_wins):
     """Write a table: a row a set, the number of sets won, seconds, means.
 
     Parameters
@@ -51,6 +52,8 @@ def markdown(results, setting, measures):
         The results to take.
     measures : dict of str to str
         Keys of the four measures and the words for them.
+    count_wins : bool
+        Whether to have a row with the number of sets won.
 
     Returns
     -------
@@ -66,14 +69,56 @@ def markdown(results, setting, measures):
     rows = [[f"{setting}: {words[0]} / {words[1]}", *contenders]]
     rows.append(["---"] * (1 + len(contenders)))
     rows += [row(name, tables[:2, i]) for i, name in enumerate(sets)]
-    rows.append(row("won", [wins(t) for t in tables[:2]], "{:.3g} / {:.3g}"))
+    if count_wins:
+        rows.append(row("won", [wins(t) for t in tables[:2]], "{:.3g} / {:.3g}"))
     times = tables[2:].mean(axis=1)
     rows.append(row(f"seconds: {words[2]} / {words[3]}", times, "{:.2f} / {:.2f}"))
     rows.append(row("**mean**", tables[:2].mean(axis=1), "**{:.3f} / {:.3f}**"))
+    return _lines(rows)
+
+
+def differences(results, setting, measures, ours):
+    """Write how much better one contender is than each other one.
+
+    Parameters
+    ----------
+    results : list of dict
+    setting : str
+        The results to take.
+    measures : dict of str to str
+        The first two are compared.
+    ours : str
+        The contender to compare with all others.
+
+    Returns
+    -------
+    str
+        A table of mean differences over the sets, and 95 % intervals of a bootstrap
+        (BCa) that draws sets.
+    """
+    keys = list(measures)[:2]
+    rows = [[f"{setting}: {ours} minus", *(measures[key] for key in keys)], ["---"] * 3]
+    _, contenders, _ = pivot(results, setting, keys[0])
+    for other in contenders:
+        if other == ours:
+            continue
+        cells = [other]
+        for key in keys:
+            table = pivot(results, setting, key)[2]
+            d = table[:, contenders.index(ours)] - table[:, contenders.index(other)]
+            low, high = np.nan, np.nan
+            if len(d) > 1 and np.ptp(d) > 0:
+                low, high = bootstrap([d], np.mean, rng=0).confidence_interval
+            cells.append(f"{d.mean():+.3f} ({low:+.3f} to {high:+.3f})")
+        rows.append(cells)
+    return _lines(rows)
+
+
+def _lines(rows):
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-def parse_arguments(doc, contenders, suffix, **options):
+def parse_arguments(doc, contenders, suffix, groups=None, **options):
     """Read the command line.
 
     Parameters
@@ -84,6 +129,9 @@ def parse_arguments(doc, contenders, suffix, **options):
         Their names are the choices of ``--contenders``.
     suffix : str
         How the names of data files end.
+    groups : dict of str to list of str, optional
+        Names for several contenders. The first group is the default; without groups
+        all contenders are.
     **options : dict
         Further integer options and their defaults.
 
@@ -99,9 +147,13 @@ def parse_arguments(doc, contenders, suffix, **options):
         add(f"--{name}", type=int, default=default, help=f"default: {default}")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     add("--sets", nargs="+", help="names of files; a number before _ may be left out")
-    add("--contenders", nargs="+", choices=contenders, default=list(contenders))
+    groups = groups or {"all": list(contenders)}
+    names = [*groups, *contenders]
+    add("--contenders", nargs="+", choices=names, default=[next(iter(groups))])
     add("--out", type=Path, nargs="+", default=[], help="a .md and / or a .csv file")
     args = parser.parse_args()
+    chosen = [groups.get(name, [name]) for name in args.contenders]
+    args.contenders = list(dict.fromkeys(name for group in chosen for name in group))
     paths = sorted(args.folder.glob(f"*{suffix}"))
     args.files = {path.name.removesuffix(suffix): path for path in paths}
     if args.sets is not None:
@@ -126,7 +178,7 @@ def write(path, results, tables):
         writer.writerows(results)
 
 
-def run(args, settings, measures, run_set):
+def run(args, settings, measures, run_set, *, ours=None, count_wins=True):
     """Run set after set, print the tables at the end.
 
     The files are rewritten after every set, so that an interrupted run leaves what it
@@ -143,6 +195,10 @@ def run(args, settings, measures, run_set):
     run_set : callable
         From a path and `args` to an iterable of pairs: the dict that says what is
         measured, without the set, and a function that returns the four measures.
+    ours : str, optional
+        The contender to compare with all others, if it takes part.
+    count_wins : bool
+        Whether to count the sets in which a contender has the highest measure.
     """
     results = []
     for i, (name, path) in enumerate(args.files.items(), 1):
@@ -155,7 +211,10 @@ def run(args, settings, measures, run_set):
                 values = [np.nan] * len(measures)
             values = dict(zip(measures, values, strict=True))
             results.append({"set": name, **what, **values})
-        tables = "\n\n".join(markdown(results, s, measures) for s in settings)
+        tables = [markdown(results, s, measures, count_wins) for s in settings]
+        if ours in args.contenders and len(args.contenders) > 1:
+            tables += [differences(results, s, measures, ours) for s in settings]
+        tables = "\n\n".join(tables)
         for out in args.out:
             write(out, results, tables)
         seconds = perf_counter() - start

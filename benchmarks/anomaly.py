@@ -7,14 +7,21 @@ protocols that are often confused:
   anomalies;
 - *outlier*: fit on all rows, score the same rows.
 
+The same objects take part in both. All that a protocol tells one of them is whether
+the training rows are contaminated, and only ``AutoencoderTransformer`` has a parameter
+for it: ``trim``, 0 for novelty, and 0.2 for outlier on every set, whatever its share of
+anomalies.
+
 At most ``--rows`` rows a set, drawn anew for every seed at the set's own share of
 anomalies (but at least 5 of them). Rows are split before anything is fitted and never
 duplicated; contenders get raw columns and never a label. The neighbour methods leave a
 row out of its own neighbours where they score the rows they were fitted on.
 
 Cells are ROC-AUC / average precision, means over the seeds; sets won are counted by
-each of the two, ties shared. A contender that fails on a set has nan for its mean. For
-times to compare, fix the number of threads (``OMP_NUM_THREADS``).
+each of the two, ties shared. The intervals of the differences are bootstrapped over the
+sets. A contender that fails on a set has nan for its mean. The times to fit of PyOD's
+detectors include the scores of the training rows, which they always compute. For times
+to compare, fix the number of threads (``OMP_NUM_THREADS``).
 
 How to run: put ADBench's ``Classical/*.npz`` (``X``, and ``y`` = 1 for anomalies) in a
 folder, then ::
@@ -22,7 +29,9 @@ folder, then ::
     python benchmarks/anomaly.py FOLDER --out anomaly.md anomaly.csv
 
 The ``.csv`` holds every single result. ``--sets glass wine`` and ``--contenders kNN
-PCA`` run a part. A new contender is one more line in `CONTENDERS`.
+PCA`` run a part, and ``--contenders ablation`` compares the default autoencoder with
+others that lack one of its ingredients. A new contender is one more line in
+`CONTENDERS`. Three of them need PyOD.
 
 References
 ----------
@@ -30,7 +39,9 @@ References
    https://github.com/Minqi824/ADBench
 """
 
+import warnings
 from functools import partial
+from importlib import import_module
 from time import perf_counter
 
 import numpy as np
@@ -44,8 +55,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skrepr import AutoencoderTransformer, VAETransformer
+from skrepr.augmentations import GaussianNoise
+from skrepr.backbones import MLP
+from skrepr.error_models import Covariance
 
-PROTOCOLS = ("novelty", "outlier")
+# The protocols, and the share of the training rows to suspect in them.
+PROTOCOLS = {"novelty": 0.0, "outlier": 0.2}
 MEASURES = {
     "roc_auc": "ROC-AUC",
     "average_precision": "average precision",
@@ -119,14 +134,72 @@ def scaled(detector):
     return make_pipeline(StandardScaler(), detector)
 
 
-# From a seed to an object with fit(X) and score_samples(X), higher = more normal.
+class PyOD(BaseEstimator):
+    """A detector of PyOD with its default settings: the higher, the more normal."""
+
+    def __init__(self, path, options):
+        self.path = path
+        self.options = options
+
+    def fit(self, X, y=None):
+        module, name = self.path.rsplit(".", 1)
+        detector = getattr(import_module(module), name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.detector_ = detector(**self.options).fit(X)
+        return self
+
+    def score_samples(self, X):
+        return -self.detector_.decision_function(X)
+
+    def score_fitted(self):
+        return -self.detector_.decision_scores_
+
+
+def pyod(path, **options):
+    return PyOD(f"pyod.models.{path}", options)
+
+
+# From a seed and the share of the training rows to suspect to an object with fit(X) and
+# score_samples(X), higher = more normal.
 CONTENDERS = {
-    "kNN": lambda seed: scaled(NeighbourDistance()),
-    "LOF": lambda seed: scaled(LocalOutlier(novelty=True)),
-    "IForest": lambda seed: scaled(IsolationForest(random_state=seed)),
-    "PCA": lambda seed: scaled(PCA(n_components=0.9, random_state=seed)),
-    "Autoencoder": lambda seed: AutoencoderTransformer(random_state=seed),
-    "VAE": lambda seed: VAETransformer(random_state=seed),
+    "kNN": lambda seed, trim: scaled(NeighbourDistance()),
+    "LOF": lambda seed, trim: scaled(LocalOutlier(novelty=True)),
+    "IForest": lambda seed, trim: scaled(IsolationForest(random_state=seed)),
+    "PCA": lambda seed, trim: scaled(PCA(n_components=0.9, random_state=seed)),
+    "ECOD": lambda seed, trim: pyod("ecod.ECOD"),
+    "PyOD AutoEncoder": lambda seed, trim: pyod(
+        "auto_encoder.AutoEncoder", random_state=seed, verbose=0
+    ),
+    "PyOD VAE": lambda seed, trim: pyod("vae.VAE", random_state=seed, verbose=0),
+    "Autoencoder": lambda seed, trim: AutoencoderTransformer(
+        trim=trim, random_state=seed
+    ),
+    "VAE": lambda seed, trim: VAETransformer(random_state=seed),
+}
+
+
+def variant(**params):
+    """Return a factory of autoencoders that differ from the default in parameters."""
+    return lambda seed, trim: AutoencoderTransformer(
+        **{"trim": trim, "random_state": seed, **params}
+    )
+
+
+ABLATION = {
+    "without noise": variant(augmentation=None),
+    "noise of one scale": variant(augmentation=GaussianNoise(scale=0.5)),
+    "one reconstruction": variant(error_model=Covariance(n_reconstructions=1)),
+    "diagonal": variant(error_model="diagonal"),
+    "mean squared": variant(error_model="mean_squared"),
+    "untrimmed": variant(trim=0.0),
+    "untrained": variant(learning_rate=1e-12),
+    "width 256": variant(backbone=MLP((256, 256))),
+}
+CONTENDERS |= ABLATION
+GROUPS = {
+    "detectors": [name for name in CONTENDERS if name not in ABLATION],
+    "ablation": ["Autoencoder", *ABLATION],
 }
 
 
@@ -137,13 +210,13 @@ def run_set(path, args):
     for seed in args.seeds:
         rng = np.random.default_rng(seed)
         X, y = subsample(X_all, y_all, args.rows, rng)
-        for protocol in PROTOCOLS:
+        for protocol, trim in PROTOCOLS.items():
             data = split(X, y, protocol, rng)
             for name in args.contenders:
                 what = {"seed": seed, "setting": protocol, "contender": name}
-                yield what, partial(evaluate, CONTENDERS[name](seed), *data)
+                yield what, partial(evaluate, CONTENDERS[name](seed, trim), *data)
 
 
 if __name__ == "__main__":
-    arguments = parse_arguments(__doc__, CONTENDERS, ".npz", rows=10_000)
-    run(arguments, PROTOCOLS, MEASURES, run_set)
+    arguments = parse_arguments(__doc__, CONTENDERS, ".npz", GROUPS, rows=10_000)
+    run(arguments, PROTOCOLS, MEASURES, run_set, ours="Autoencoder")

@@ -1,12 +1,19 @@
 """The autoencoder: learn codes from which the rows can be reconstructed."""
 
+from itertools import pairwise
+
+import numpy as np
+import torch
 from torch import nn
 
-from skrepr._base import DecodingTransformer
+from skrepr._base import NEVER_SEEN, DecodingTransformer
 from skrepr._engine import is_own
 from skrepr.augmentations import Augmentation
+from skrepr.error_models import ErrorModel
 from skrepr.parts import part_constraint
 from skrepr.penalties import Penalty
+
+_MOST_ROWS = 10_000  # that an error model is fitted to, if that is twice its size
 
 
 class AutoencoderModule(nn.Module):
@@ -17,8 +24,11 @@ class AutoencoderModule(nn.Module):
     """
 
     warmup = 0.0
+    varies: torch.Tensor
 
-    def __init__(self, encoder, decoder, likelihood, augment, penalty, columns, k):
+    def __init__(
+        self, encoder, decoder, likelihood, augment, penalty, error_model, columns, k
+    ):
         super().__init__()
         self.n_components = k
         self.encoder = encoder
@@ -26,6 +36,8 @@ class AutoencoderModule(nn.Module):
         self.likelihood = likelihood
         self.augment = augment
         self.penalty = penalty
+        self.error_model = error_model
+        self.register_buffer("varies", torch.as_tensor(columns.varies))
         self.n_varying = max(1, int(columns.varies.sum()))
 
     def loss(self, batch):
@@ -75,6 +87,23 @@ class AutoencoderModule(nn.Module):
     def reconstruct(self, x):
         return self.decode(self.encode(x))
 
+    def errors(self, x):
+        """Return x, the error of its reconstruction, the error of that one's, ...
+
+        The shape is (n, 1 + n_reconstructions, n_columns).
+        """
+        rows = [x]
+        for _ in range(self.error_model.n_reconstructions):
+            rows.append(torch.where(self.varies, self.reconstruct(rows[-1]), 0.0))
+        errors = [before - after for before, after in pairwise(rows)]
+        return torch.stack([x, *errors], dim=1)
+
+    def contributions(self, x):
+        return self.error_model(self.errors(x))
+
+    def distance(self, x):
+        return self.contributions(x).sum(1)
+
 
 class AutoencoderTransformer(DecodingTransformer):
     """Autoencoder: codes from which rows can be reconstructed, and anomaly scores.
@@ -103,6 +132,17 @@ class AutoencoderTransformer(DecodingTransformer):
         autoencoder.
     penalty : {"l1"}, Penalty or None, default=None
         Penalty on the code. "l1" favours sparse codes.
+    error_model : {"covariance", "diagonal", "mean_squared"} or ErrorModel, \
+            default="covariance"
+        What `score_samples` makes of a row's errors: the Mahalanobis distance of the
+        row together with its errors, each error by its variance among the training
+        rows, or the plain mean squared error.
+    trim : float, default=0.0
+        The share of the training rows to suspect of being outliers, in [0, 0.5]: the
+        one switch that says that training rows are contaminated. So many rows, those
+        farthest from the medians of the columns, are left out of the fit: of the
+        standardisation, the training and the scores' model of what is normal. 0.2 is
+        a good value where the share of outliers is unknown.
     standardize : bool, default=True
         Whether the network sees centred columns of unit variance. Otherwise it sees
         the user's own values, which should then be of the order of 1.
@@ -110,7 +150,7 @@ class AutoencoderTransformer(DecodingTransformer):
         Number of epochs. "auto" takes as many as give 1000 steps, at least one.
     batch_size : int, default=256
         Largest number of rows in a step. An epoch is split evenly.
-    learning_rate : float, default=1e-3
+    learning_rate : float, default=2e-3
         Peak learning rate of AdamW: it rises during the first tenth of the steps and
         falls to zero along a cosine.
     weight_decay : float, default=0.0
@@ -182,12 +222,14 @@ class AutoencoderTransformer(DecodingTransformer):
         **DecodingTransformer._part_kinds,
         "augmentation": Augmentation,
         "penalty": Penalty,
+        "error_model": ErrorModel,
     }
 
     _parameter_constraints: dict = {
         **DecodingTransformer._parameter_constraints,
         "augmentation": part_constraint(Augmentation, optional=True),
         "penalty": part_constraint(Penalty, optional=True),
+        "error_model": part_constraint(ErrorModel),
     }
 
     def __init__(
@@ -198,10 +240,12 @@ class AutoencoderTransformer(DecodingTransformer):
         likelihood="gaussian",
         augmentation="gaussian_noise",
         penalty=None,
+        error_model="covariance",
+        trim=0.0,
         standardize=True,
         max_iter="auto",
         batch_size=256,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         weight_decay=0.0,
         early_stopping=False,
         validation_fraction=0.1,
@@ -216,6 +260,8 @@ class AutoencoderTransformer(DecodingTransformer):
         self.likelihood = likelihood
         self.augmentation = augmentation
         self.penalty = penalty
+        self.error_model = error_model
+        self.trim = trim
         self.standardize = standardize
         self.max_iter = max_iter
         self.batch_size = batch_size
@@ -240,15 +286,46 @@ class AutoencoderTransformer(DecodingTransformer):
             likelihood,
             None if augmentation is None else augmentation.build(columns),
             None if penalty is None else penalty.build(self.n_components),
+            self._part("error_model").build(columns),
             columns,
             self.n_components,
         )
 
+    def _learn(self, X, original, seed):
+        stopped = super()._learn(X, original, seed)
+        model = self.module_.error_model
+        n_most = max(_MOST_ROWS, 2 * (1 + model.n_reconstructions) * X.shape[1])
+        if len(X) > n_most:
+            rng = np.random.default_rng(seed)
+            X = X[rng.choice(len(X), n_most, replace=False)]
+        model.fit(torch.from_numpy(self._apply_to_errors("errors", X)))
+        return stopped
+
+    def _apply_to_errors(self, verb, X):
+        module = self.module_
+        n_errors = (1 + module.error_model.n_reconstructions) * X.shape[1]
+        widest = max(max(p.shape, default=1) for p in module.parameters())
+        return self._apply(
+            verb,
+            X,
+            to_matrix=self.table_.to_matrix,
+            cells_per_row=max(widest, n_errors),
+        )
+
+    def _distances(self, X):
+        never_seen = self.table_.differs(X).sum(axis=1)
+        distances = self._apply_to_errors("distance", X).astype(np.float64)
+        return distances + NEVER_SEEN / X.shape[1] * never_seen
+
     def score_samples(self, X):
         """Score rows: the higher, the more normal.
 
-        Fit on rows that are normal and score others: an autoencoder learns to
-        reconstruct the outliers it was fitted on, and then ranks them as normal.
+        By default the score is minus the squared Mahalanobis distance of the row
+        together with its errors, over their number: training rows have about -1 on
+        average. ``error_model`` chooses another one.
+
+        If some of the training rows are outliers themselves, set ``trim``: an
+        autoencoder learns to reconstruct the outliers it is trained on.
 
         Parameters
         ----------
@@ -258,16 +335,36 @@ class AutoencoderTransformer(DecodingTransformer):
         Returns
         -------
         scores : ndarray of shape (n_samples,), float64
-            Minus the mean of `reconstruction_error` over the features. Up to rounding
+            Minus the sum of `feature_contributions` over the features. Up to rounding
             the same for a row whatever rows stand beside it.
         """
-        return -self.reconstruction_error(X).mean(axis=1)
+        return -self._distances(self._validate_rows(X))
+
+    def feature_contributions(self, X):
+        """Split the scores of rows into contributions of the features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training rows.
+
+        Returns
+        -------
+        contributions : ndarray of shape (n_samples, n_features), float64
+            Not negative; their sum over the features is minus `score_samples`.
+        """
+        X = self._validate_rows(X)
+        contributions = self._apply_to_errors("contributions", X).astype(np.float64)
+        contributions[:, ~self.table_.varies] = 0.0  # up to rounding they are
+        contributions[self.table_.differs(X)] = NEVER_SEEN / X.shape[1]
+        return contributions
 
     def score(self, X, y=None):
         """Score the reconstruction of X as a whole.
 
         It may compare augmentations, penalties, backbones and training parameters, but
-        is no guide to ``n_components``: a longer code always wins.
+        is no guide to ``n_components``: a longer code always wins. It does not depend
+        on ``error_model``.
 
         Parameters
         ----------
@@ -283,4 +380,4 @@ class AutoencoderTransformer(DecodingTransformer):
             is perfect, -1 is what predicting every column's mean gives. A column that
             is constant counts as perfect.
         """
-        return float(self.score_samples(X).mean())
+        return -float(self.reconstruction_error(X).mean())

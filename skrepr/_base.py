@@ -14,14 +14,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skrepr._sklearn import Interval, StrOptions, fit_context
-from skrepr._table import Table, check_numeric
+from skrepr._table import Table, central_rows, check_numeric
 from skrepr._torch import Seeded, apply, for_inference, generators, resolve_device
 from skrepr._training import EvenSplit, ResidentSource, Trainer, train
 from skrepr.backbones import Backbone
 from skrepr.likelihoods import Likelihood
 from skrepr.parts import TakesParts, part_constraint
 
-_NEVER_SEEN = 36.0  # squared error of another value in a column that was constant
+NEVER_SEEN = 36.0  # squared error of another value in a column that was constant
 
 
 class BaseTorchTransformer(
@@ -131,9 +131,30 @@ class BaseTorchTransformer(
         check_numeric(X, type(self).__name__)
         original = X
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        return self._learn(self._trusted(X), original, seed)
+
+    def _trusted(self, X):
+        """Return the rows to learn from."""
+        return X
+
+    def _learn(self, X, original, seed):
+        """Set every fitted attribute from checked rows.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features)
+        original : array-like or DataFrame
+            In the container that the user passed.
+        seed : int
+
+        Returns
+        -------
+        BaseException or None
+            What cut the training short after a state worth keeping was found.
+        """
         device = resolve_device(self.device)
         table = Table.fit(X, standardize=self.standardize, original=original)
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
         initial, generator, split = generators(seed, device)
         with Seeded(initial), torch.device("cpu"):
             module = self._build_module(table.columns)
@@ -225,6 +246,7 @@ class DecodingTransformer(BaseTorchTransformer):
     _parameter_constraints: dict = {
         **BaseTorchTransformer._parameter_constraints,
         "likelihood": part_constraint(Likelihood),
+        "trim": [Interval(Real, 0, 0.5, closed="both")],
     }
 
     def inverse_transform(self, Z):
@@ -283,8 +305,11 @@ class DecodingTransformer(BaseTorchTransformer):
         residuals = residuals.astype(np.float64)
         errors = np.square(residuals / np.where(columns.varies, columns.std, 1.0))
         errors[:, ~columns.varies] = 0.0
-        errors[self.table_.differs(X)] = _NEVER_SEEN
+        errors[self.table_.differs(X)] = NEVER_SEEN
         return errors
+
+    def _trusted(self, X):
+        return X[central_rows(X, self.trim)] if self.trim else X
 
     def _check_rows(self, X, module):
         module.likelihood.check(X)

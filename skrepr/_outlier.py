@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold
 from sklearn.utils import get_tags, indexable
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skrepr._sklearn import (
@@ -25,6 +26,19 @@ _AUTO = 0.0025
 _N_FOLDS = 5
 _ENOUGH_SCORES = 500
 _MOST_ALARMS = 0.015
+
+
+def _is_calibrated(detector):
+    if detector.calibration is None and not isinstance(
+        detector.estimator, FrozenEstimator
+    ):
+        raise AttributeError(
+            "p_values need scores of rows that the estimator was not fitted on. Set "
+            "calibration to the share of the training rows to hold out for them, or "
+            "wrap a fitted estimator in FrozenEstimator and fit the detector on other "
+            "rows."
+        )
+    return True
 
 
 class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -45,6 +59,11 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         be a larger share, since models score the rows they were fitted on too well.
         "auto" aims at new rows and assumes that most training rows are normal: see
         Notes.
+    calibration : float, default=None
+        The share of the training rows to hold out, in (0, 1): the estimator is fitted
+        on the others, the threshold is set on the held-out scores, and `p_values`
+        compares with them. With None the estimator is fitted on all rows, and there are
+        no p-values. With a `FrozenEstimator` all rows are held out, whatever the value.
 
     Attributes
     ----------
@@ -52,6 +71,9 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         The fitted estimator.
     offset_ : float
         The threshold on `score_samples`.
+    calibration_scores_ : ndarray of shape (n_held_out,)
+        The held-out scores, in ascending order. Only defined with `calibration` or a
+        frozen estimator.
     n_features_in_ : int
         Number of features seen during `fit`. Only defined if the estimator has it.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -73,10 +95,13 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     by 5-fold cross-validation, as many of the five as give 500 held-out scores. If
     their thresholds flag more than 1.5 % of the rows held out, the threshold is set on
     the held-out scores instead, and `predict` may flag none of the rows that the model
-    remembers. A frozen estimator, or fewer than 10 rows, goes without.
+    remembers. A frozen estimator, `calibration`, or fewer than 10 rows, goes without.
 
     References
     ----------
+    Bates, Candès, Lei, Romano and Sesia, "Testing for outliers with conformal
+    p-values", Annals of Statistics 51 (2023).
+
     Hubert and Vandervieren, "An adjusted boxplot for skewed distributions",
     Computational Statistics & Data Analysis 52 (2008).
 
@@ -94,11 +119,13 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "score_samples"])],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        "calibration": [Interval(Real, 0, 1, closed="neither"), None],
     }
 
-    def __init__(self, estimator, *, contamination="auto"):
+    def __init__(self, estimator, *, contamination="auto", calibration=None):
         self.estimator = estimator
         self.contamination = contamination
+        self.calibration = calibration
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
@@ -126,15 +153,43 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"Found n_samples = {num_samples(X)}, but OutlierDetector needs at "
                 "least 2 rows to set a threshold. Pass more rows to fit."
             )
-        estimator = clone(self.estimator).fit(X, y)
-        scores = np.asarray(estimator.score_samples(X), dtype=np.float64)
-        if self.contamination == "auto":
+        held_out = self._held_out(num_samples(X))
+        if held_out is None:
+            X_train, y_train, X_scored = X, y, X
+        else:
+            X, y = indexable(X, y)
+            X_scored = safe_indexing(X, np.flatnonzero(held_out))
+            X_train = safe_indexing(X, np.flatnonzero(~held_out))
+            y_train = None if y is None else safe_indexing(y, np.flatnonzero(~held_out))
+        estimator = clone(self.estimator).fit(X_train, y_train)
+        scores = np.asarray(estimator.score_samples(X_scored), dtype=np.float64)
+        if self.contamination != "auto":
+            offset = threshold_of_share(scores, self.contamination)
+        elif held_out is None and not isinstance(self.estimator, FrozenEstimator):
             offset = self._automatic_offset(scores, X, y)
         else:
-            offset = threshold_of_share(scores, self.contamination)
+            offset = automatic_threshold(scores)
         self.estimator_ = estimator
         self.offset_ = float(offset)
+        self.__dict__.pop("calibration_scores_", None)
+        if held_out is not None or isinstance(self.estimator, FrozenEstimator):
+            self.calibration_scores_ = np.sort(scores)
         return self
+
+    def _held_out(self, n_samples):
+        """Tell which rows to hold out, if the estimator is still to be fitted."""
+        if self.calibration is None or isinstance(self.estimator, FrozenEstimator):
+            return None
+        n_held_out = max(1, round(self.calibration * n_samples))
+        if n_samples - n_held_out < 2:
+            raise ValueError(
+                f"calibration={self.calibration} of n_samples = {n_samples} rows "
+                f"leaves {n_samples - n_held_out} to fit the estimator on. Expected at "
+                "least 2. Pass more rows, or a smaller share."
+            )
+        held_out = np.full(n_samples, False)
+        held_out[np.random.default_rng(0).permutation(n_samples)[:n_held_out]] = True
+        return held_out
 
     def score_samples(self, X):
         """Score rows with the estimator: the higher, the more normal.
@@ -182,11 +237,37 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
+    @available_if(_is_calibrated)
+    def p_values(self, X):
+        """Compute how rarely a normal row scores as low as each row.
+
+        They are conformal p-values: the share of the held-out rows, and the row itself,
+        that score no higher than the row. Of new rows like the held-out ones, at most a
+        share of 5 % has p-values up to 0.05, whatever the model; no p-value is below 1
+        / (n_held_out + 1). Outliers among the held-out rows make them larger.
+
+        Only available with `calibration` or a frozen estimator. Frozen, it must not
+        have been fitted on the rows that the detector was fitted on.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Rows, passed on to the estimator as they are.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_samples,)
+            In (0, 1]; the smaller, the stranger the row.
+        """
+        scores = self.score_samples(X)
+        lower = np.searchsorted(self.calibration_scores_, scores, side="right")
+        return (1 + lower) / (1 + len(self.calibration_scores_))
+
     def _automatic_offset(self, scores, X, y):
         """Set the threshold on training scores, or held-out ones if these mislead."""
         offset = automatic_threshold(scores)
         n_samples = num_samples(X)
-        if isinstance(self.estimator, FrozenEstimator) or n_samples < 2 * _N_FOLDS:
+        if n_samples < 2 * _N_FOLDS:
             return offset
         X, y = indexable(X, y)
         held_out: list[float] = []

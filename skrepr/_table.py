@@ -1,5 +1,6 @@
 """The border between the user's columns and the float32 matrix the modules see."""
 
+import math
 import sys
 from dataclasses import dataclass
 
@@ -277,6 +278,35 @@ def check_numeric(X, name):
                 "sparse_output=False) in a ColumnTransformer; turn dates into numbers, "
                 "for example with .astype('int64')."
             )
+
+
+def central_rows(X, trim):
+    """Choose the rows that are nearest to the medians of the columns.
+
+    The distance counts a column in median absolute deviations, which outliers do not
+    shape, or in standard deviations where half of its values are equal.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_columns)
+    trim : float
+        The share of the rows to leave out; two stay at least.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), bool
+    """
+    distances = np.zeros(len(X))
+    for column in X.astype(np.float64, copy=False).T:
+        with np.errstate(over="ignore", invalid="ignore"):  # as in Table.fit
+            deviations = np.abs(column - np.median(column))
+            scale = 1.4826 * np.median(deviations) or column.std()
+            if scale > 0:
+                distances += np.minimum(deviations / scale, _FARTHEST) ** 2
+    n_kept = max(2, math.ceil((1 - trim) * len(X)))
+    kept = np.full(len(X), False)
+    kept[np.argsort(distances, kind="stable")[:n_kept]] = True
+    return kept
 
 
 def _blocks(X, n_cells=2**16):

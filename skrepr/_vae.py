@@ -161,6 +161,12 @@ class VAETransformer(DecodingTransformer):
         0 to `beta`.
     n_importance_samples : int, default=32
         Draws of the code behind each row's log-likelihood.
+    trim : float, default=0.0
+        The share of the training rows to suspect of being outliers, in [0, 0.5]: the
+        one switch that says that training rows are contaminated. So many rows, those
+        farthest from the medians of the columns, are left out of the fit: of the
+        standardisation and the training. 0.2 is a good value where the share of
+        outliers is unknown.
     standardize : bool, default=True
         Whether the network sees centred columns of unit variance. Otherwise it sees
         the user's own values, which should then be of the order of 1.
@@ -254,6 +260,7 @@ class VAETransformer(DecodingTransformer):
         beta=1.0,
         kl_warmup=0.2,
         n_importance_samples=32,
+        trim=0.0,
         standardize=True,
         max_iter="auto",
         batch_size=256,
@@ -273,6 +280,7 @@ class VAETransformer(DecodingTransformer):
         self.beta = beta
         self.kl_warmup = kl_warmup
         self.n_importance_samples = n_importance_samples
+        self.trim = trim
         self.standardize = standardize
         self.max_iter = max_iter
         self.batch_size = batch_size

@@ -3,6 +3,7 @@
 All work on the matrix the modules see, where numeric columns are standardised.
 """
 
+import math
 from numbers import Real
 
 import torch
@@ -40,8 +41,9 @@ class GaussianNoise(Augmentation):
 
     Parameters
     ----------
-    scale : float, default=0.5
-        Standard deviation of the noise, in standard deviations of the column.
+    scale : float or pair of floats, default=(0.0, 1.0)
+        Standard deviation of the noise, in standard deviations of the column. From a
+        pair (lowest, highest) every row draws its own, uniformly.
 
     Examples
     --------
@@ -51,14 +53,30 @@ class GaussianNoise(Augmentation):
     AutoencoderTransformer(augmentation=GaussianNoise(scale=0.1))
     """
 
-    _parameter_constraints: dict = {"scale": [Interval(Real, 0, None, closed="left")]}
+    _parameter_constraints: dict = {
+        "scale": [Interval(Real, 0, None, closed="left"), tuple, list]
+    }
 
-    def __init__(self, scale=0.5):
+    def __init__(self, scale=(0.0, 1.0)):
         self.scale = scale
 
     def build(self, columns):
         """Build the function that changes a batch."""
-        return _GaussianNoise(self.scale, columns)
+        scale = self.scale
+        if isinstance(scale, Real):
+            return _GaussianNoise(scale, scale, columns)
+        if (
+            len(scale) != 2
+            or not all(isinstance(bound, Real) for bound in scale)
+            or not 0 <= scale[0] <= scale[1] < math.inf
+        ):
+            raise ValueError(
+                "The 'scale' parameter of GaussianNoise must be a number from 0 on, or "
+                "a pair (lowest, highest) of such numbers in this order. Got "
+                f"{scale!r} instead."
+            )
+        lowest, highest = scale
+        return _GaussianNoise(lowest, highest, columns)
 
 
 class FeatureMasking(Augmentation):
@@ -150,15 +168,21 @@ class Compose(Augmentation):
 
 
 class _GaussianNoise(nn.Module):
-    scale: torch.Tensor
+    std: torch.Tensor
 
-    def __init__(self, scale, columns):
+    def __init__(self, lowest, highest, columns):
         super().__init__()
-        self.register_buffer("scale", torch.as_tensor(scale * columns.std).float())
+        self.lowest = lowest
+        self.highest = highest
+        self.register_buffer("std", torch.as_tensor(columns.std).float())
 
     def forward(self, x, generator):
         noise = torch.empty_like(x).normal_(generator=generator)
-        return torch.addcmul(x, noise, self.scale)
+        if self.lowest == self.highest:
+            return torch.addcmul(x, noise, self.lowest * self.std)
+        scale = x.new_empty(x.shape[0], 1)
+        scale.uniform_(self.lowest, self.highest, generator=generator)
+        return torch.addcmul(x, noise.mul_(self.std), scale)
 
 
 class _FeatureMasking(nn.Module):

@@ -88,6 +88,29 @@ def test_at_rate_0_nothing_changes(part):
 
 
 @pytest.mark.parametrize("standardize", [True, False])
+def test_every_row_draws_its_own_scale_of_the_noise(standardize):
+    part = GaussianNoise(scale=(0.5, 2.0))
+    before, after, columns = augment(part, correlated(20_000), standardize)
+    noise = (after.astype(float) - before) / columns.std
+    # E[noise²] = E[scale²], E[noise⁴] = 3 E[scale⁴]; columns of a row share the scale.
+    second = (2.0**3 - 0.5**3) / (3 * 1.5)
+    fourth = (2.0**5 - 0.5**5) / (5 * 1.5)
+    assert_allclose(np.square(noise).mean(0), second, rtol=0.03)
+    assert_allclose((noise**4).mean(0), 3 * fourth, rtol=0.1)
+    shared = (np.square(noise[:, 0]) * np.square(noise[:, 1])).mean()
+    assert shared == pytest.approx(fourth, rel=0.1)
+    assert np.abs(np.corrcoef(noise.T) - np.eye(3)).max() < 0.03
+
+
+@pytest.mark.parametrize(
+    "scale", [(1.0, 0.5), (-0.1, 1.0), (0.0,), (0.0, 1.0, 2.0), (0.0, np.inf), ("a", 1)]
+)
+def test_a_pair_that_is_no_range_is_an_error(scale):
+    with pytest.raises(ValueError, match=r"'scale' .*GaussianNoise.*lowest, highest"):
+        augment(GaussianNoise(scale), correlated(9))
+
+
+@pytest.mark.parametrize("standardize", [True, False])
 @pytest.mark.parametrize("scale", [0.1, 2.0])
 def test_noise_is_in_standard_deviations_of_the_column(standardize, scale):
     before, after, columns = augment(GaussianNoise(scale), correlated(), standardize)

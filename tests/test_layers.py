@@ -9,7 +9,14 @@ import skrepr
 
 ROOT = Path(skrepr.__file__).parent
 ESTIMATORS = {"_autoencoder", "_vae", "_contrastive", "_outlier"}
-PARTS = {"backbones", "likelihoods", "objectives", "augmentations", "penalties"}
+PARTS = {
+    "backbones",
+    "likelihoods",
+    "objectives",
+    "augmentations",
+    "penalties",
+    "error_models",
+}
 LAYERS = [  # from the ground up; files of one layer do not import each other
     {"_engine", "_sklearn"},
     {"_torch"},
@@ -19,6 +26,7 @@ LAYERS = [  # from the ground up; files of one layer do not import each other
     {"_training"},
     {"_base"},
     ESTIMATORS,
+    {"inspection"},
     {"__init__"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}

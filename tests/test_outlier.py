@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.spatial import cKDTree
+from scipy.stats import chisquare
 from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -415,7 +416,105 @@ def test_parameter_is_validated_in_fit(estimator, contamination, name):
     detector = OutlierDetector(estimator, contamination=contamination)
     with pytest.raises(ValueError, match=f"The '{name}' parameter of OutlierDetector"):
         detector.fit(gaussian(20, 0))
-    assert vars(detector) == {"estimator": estimator, "contamination": contamination}
+    given = {"estimator": estimator, "contamination": contamination}
+    assert vars(detector) == {**given, "calibration": None}
+
+
+@pytest.mark.parametrize("calibration", [0, 1, 1.5, -0.1, "auto"])
+def test_calibration_is_validated_in_fit(calibration):
+    detector = OutlierDetector(PCA(), calibration=calibration)
+    with pytest.raises(ValueError, match="The 'calibration' parameter"):
+        detector.fit(gaussian(20, 0))
+
+
+# Conformal p-values.
+
+
+def test_p_values_of_normal_rows_are_uniform():
+    """They are exchangeable with the rows held out: each rank is equally likely."""
+    rng = np.random.default_rng(0)
+    p = []
+    for _ in range(400):
+        X = rng.standard_t(3, size=(60, 2))
+        detector = OutlierDetector(PCA(1), calibration=0.5).fit(X[:59])
+        p.append(detector.p_values(X[59:])[0])
+    held_out = len(detector.calibration_scores_)
+    assert held_out == 30
+    assert_allclose(np.array(p) * 31, np.round(np.array(p) * 31), atol=1e-9)
+    ranks = np.round(np.array(p) * 31).astype(int)
+    assert chisquare(np.bincount(ranks, minlength=32)[1:]).pvalue > 0.01
+    for level in 0.1, 0.3, 0.5:
+        share = np.mean(np.array(p) <= level)
+        assert share <= level + 3 * np.sqrt(level * (1 - level) / 400)
+
+
+def test_p_values_of_an_autoencoder_keep_their_level():
+    """Also where it remembers its training rows: few of these, many columns."""
+    rng = np.random.default_rng(0)
+    X, new = rng.normal(size=(200, 20)), rng.normal(size=(4000, 20))
+    autoencoder = AutoencoderTransformer(max_iter=100, random_state=0)
+    detector = OutlierDetector(autoencoder, calibration=0.5).fit(X)
+    p = detector.p_values(new)
+    for level in 0.05, 0.2, 0.5:  # binomial over the 100 rows held out
+        assert abs(np.mean(p <= level) - level) < 3 * np.sqrt(level * (1 - level) / 100)
+    assert (detector.p_values(new + 6) == 1 / 101).all()
+
+
+def test_p_values_count_the_rows_held_out_that_score_no_higher():
+    rng = np.random.default_rng(0)
+    X, new = rng.normal(size=(90, 2)), rng.normal(size=(20, 2))
+    detector = OutlierDetector(PCA(1), calibration=0.2).fit(X)
+    held_out = detector.calibration_scores_
+    assert held_out.shape == (18,)
+    assert (np.diff(held_out) >= 0).all()
+    scores = detector.score_samples(new)
+    expected = [(1 + np.sum(held_out <= score)) / 19 for score in scores]
+    assert_allclose(detector.p_values(new), expected)
+    # The estimator knows nothing of the rows held out, and the threshold is theirs.
+    known = np.isin(detector.score_samples(X), held_out)
+    assert known.sum() == 18
+    expected = PCA(1).fit(X[~known]).score_samples(new)
+    assert_allclose(scores, expected)
+    assert detector.offset_ == automatic_threshold(held_out)
+    share = OutlierDetector(PCA(1), calibration=0.2, contamination=0.25).fit(X)
+    assert share.offset_ == np.quantile(held_out, 0.25)
+
+
+@pytest.mark.parametrize("calibration", [None, 0.2])
+def test_a_frozen_estimator_is_calibrated_on_all_rows(calibration):
+    X = gaussian(200, 0)
+    pca = PCA(1).fit(X[:100])
+    detector = OutlierDetector(FrozenEstimator(pca), calibration=calibration)
+    detector.fit(X[100:])
+    held_out = np.sort(pca.score_samples(X[100:]))
+    assert_array_equal(detector.calibration_scores_, held_out)
+    assert detector.p_values(X[100:]).min() == 2 / 101
+
+
+def test_without_calibration_there_are_no_p_values():
+    X = gaussian(50, 0)
+    detector = OutlierDetector(PCA(1), calibration=0.2).fit(X)
+    detector.set_params(calibration=None).fit(X)
+    assert not hasattr(detector, "p_values")
+    assert not hasattr(detector, "calibration_scores_")
+    with pytest.raises(AttributeError, match="no attribute 'p_values'") as info:
+        detector.p_values(X)
+    assert "Set calibration to the share" in str(info.value.__cause__ or info.value)
+    with pytest.raises(NotFittedError):
+        OutlierDetector(PCA(1), calibration=0.2).p_values(X)
+
+
+def test_labels_follow_the_rows_that_are_not_held_out():
+    X = gaussian(40, 0)
+    detector = OutlierDetector(Norm(), calibration=0.25).fit(X, np.arange(40))
+    X_given, y_given = detector.estimator_.given_[:2]
+    assert_array_equal(X[y_given], X_given)
+    assert len(y_given) == 30
+
+
+def test_calibration_leaves_rows_to_fit():
+    with pytest.raises(ValueError, match=r"calibration=0\.9 of n_samples = 10"):
+        OutlierDetector(PCA(1), calibration=0.9).fit(gaussian(10, 0))
 
 
 @pytest.mark.parametrize("fitted", [False, True])

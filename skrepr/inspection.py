@@ -1,0 +1,327 @@
+"""Plots that explain anomaly scores. They need matplotlib."""
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+
+from skrepr._outlier import OutlierDetector
+from skrepr._sklearn import safe_indexing
+
+
+class ScoreDistributionDisplay:
+    """Histogram of anomaly scores, with the threshold of the detector.
+
+    It is recommended to use `from_estimator` to create one. All parameters are stored
+    as attributes.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_samples,)
+        Scores of the rows, the higher, the more normal.
+    threshold : float, default=None
+        The score below which a row is an outlier, if there is a threshold.
+    y : array-like of shape (n_samples,), default=None
+        Groups of the rows, such as known labels: a histogram is drawn for each.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes with the histograms.
+    figure_ : matplotlib Figure
+        Figure that holds the axes.
+    line_ : matplotlib Line2D or None
+        The threshold.
+
+    See Also
+    --------
+    FeatureContributionsDisplay : The features behind the score of a row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from skrepr import OutlierDetector
+    >>> from skrepr.inspection import ScoreDistributionDisplay
+    >>> X = np.random.default_rng(0).normal(size=(500, 2))
+    >>> detector = OutlierDetector(GaussianMixture(random_state=0)).fit(X)
+    >>> ScoreDistributionDisplay.from_estimator(detector, X)
+    <...>
+    """
+
+    def __init__(self, *, scores, threshold=None, y=None):
+        self.scores = scores
+        self.threshold = threshold
+        self.y = y
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y=None, *, ax=None, **kwargs):
+        """Score rows and plot the distribution of the scores.
+
+        Parameters
+        ----------
+        estimator : estimator object
+            Fitted, with ``score_samples``. An `OutlierDetector` adds its threshold.
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Rows to score.
+        y : array-like of shape (n_samples,), default=None
+            Groups of the rows, such as known labels: a histogram is drawn for each.
+        ax : matplotlib Axes, default=None
+            Axes to plot on. If None, a new figure is made.
+        **kwargs : dict
+            Passed on to matplotlib's ``hist``.
+
+        Returns
+        -------
+        display : ScoreDistributionDisplay
+            Object that stores what it has plotted.
+        """
+        scores = np.asarray(estimator.score_samples(X), dtype=np.float64)
+        threshold = getattr(estimator, "offset_", None)
+        return cls(scores=scores, threshold=threshold, y=y).plot(ax=ax, **kwargs)
+
+    def plot(self, *, ax=None, **kwargs):
+        """Plot the distribution.
+
+        The scores of far outliers would leave no room for the others. What lies further
+        below the threshold (or the median) than three times the distance from there to
+        the highest score is drawn at that distance.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to plot on. If None, a new figure is made.
+        **kwargs : dict
+            Passed on to matplotlib's ``hist``.
+
+        Returns
+        -------
+        display : ScoreDistributionDisplay
+            This object.
+        """
+        ax = _axes(type(self).__name__, ax)
+        scores = np.asarray(self.scores)
+        shown = scores[np.isfinite(scores)]
+        if not len(shown):
+            raise ValueError(
+                "There is no finite score to plot. Expected scores as an estimator's "
+                "score_samples returns them. Pass other rows."
+            )
+        pivot = np.median(shown) if self.threshold is None else self.threshold
+        lowest = max(shown.min(), pivot - 3 * max(shown.max() - pivot, 0.0))
+        lowest = min(lowest, shown.max())
+        scores = np.clip(scores, lowest, shown.max())
+        if self.y is None:
+            groups = {"": scores}
+        else:
+            y = np.asarray(self.y)
+            groups = {str(label): scores[y == label] for label in np.unique(y)}
+        options = {
+            "bins": np.histogram_bin_edges(scores, bins=50),
+            "density": self.y is not None,
+            "alpha": 0.6 if len(groups) > 1 else 1.0,
+            **kwargs,
+        }
+        for label, values in groups.items():
+            ax.hist(values, **{"label": label, **options} if label else options)
+        self.line_ = None
+        if self.threshold is not None:
+            share = np.mean(np.asarray(self.scores) < self.threshold)
+            self.line_ = ax.axvline(
+                self.threshold,
+                color="black",
+                linestyle="--",
+                label=f"threshold, {share:.1%} below",
+            )
+        clipped = np.mean(np.asarray(self.scores) < lowest)
+        below = f", {clipped:.1%} are lower than shown" if clipped else ""
+        ax.set_xlabel(f"score (higher is more normal{below})")
+        ax.set_ylabel("density" if options["density"] else "number of rows")
+        if self.line_ is not None or self.y is not None:
+            ax.legend()
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+class FeatureContributionsDisplay:
+    """The features behind the anomaly score of a row, as bars.
+
+    It is recommended to use `from_estimator` to create one. All parameters are stored
+    as attributes.
+
+    Parameters
+    ----------
+    contributions : ndarray of shape (n_features,)
+        The larger, the stranger the row is in this feature.
+    feature_names : list of str
+        Names of the features.
+    values : ndarray of shape (n_features,), default=None
+        The row, to be written beside the names.
+    meaning : str, default="contribution to the anomaly score"
+        What the contributions are.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes with the bars.
+    figure_ : matplotlib Figure
+        Figure that holds the axes.
+    bars_ : matplotlib BarContainer
+        The bars, the largest contribution first.
+
+    See Also
+    --------
+    ScoreDistributionDisplay : The scores of many rows, and the threshold.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skrepr import AutoencoderTransformer
+    >>> from skrepr.inspection import FeatureContributionsDisplay
+    >>> X, y = load_wine(return_X_y=True, as_frame=True)
+    >>> autoencoder = AutoencoderTransformer(random_state=0).fit(X[y == 0])
+    >>> FeatureContributionsDisplay.from_estimator(autoencoder, X[y == 1])
+    <...>
+    """
+
+    def __init__(
+        self,
+        *,
+        contributions,
+        feature_names,
+        values=None,
+        meaning="contribution to the anomaly score",
+    ):
+        self.contributions = contributions
+        self.feature_names = feature_names
+        self.values = values
+        self.meaning = meaning
+
+    @classmethod
+    def from_estimator(cls, estimator, X, *, row=None, max_features=10, ax=None):
+        """Explain the score of one row.
+
+        Parameters
+        ----------
+        estimator : estimator object
+            Fitted: an `AutoencoderTransformer`, whose contributions sum to minus the
+            score; a `VAETransformer`, whose squared reconstruction errors take their
+            place and do not; a Pipeline that ends in one of them, explained in the
+            features the last step gets; or an `OutlierDetector` around any of these.
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Rows.
+        row : int, default=None
+            Position of the row to explain. By default the row with the lowest score.
+        max_features : int, default=10
+            Features to show at most; the others share one bar.
+        ax : matplotlib Axes, default=None
+            Axes to plot on. If None, a new figure is made.
+
+        Returns
+        -------
+        display : FeatureContributionsDisplay
+            Object that stores what it has plotted.
+        """
+        if row is None:
+            row = int(np.argmin(estimator.score_samples(X)))
+        elif not 0 <= row < len(X):
+            raise ValueError(
+                f"row={row} is not a position in X, which has {len(X)} rows. Expected "
+                f"an integer from 0 to {len(X) - 1}. To look a label of the index up, "
+                "use X.index.get_loc(label)."
+            )
+        X = safe_indexing(X if hasattr(X, "columns") else np.asarray(X), [row])
+        model, X, names = _last_step(estimator, X)
+        if hasattr(model, "feature_contributions"):
+            contributions = model.feature_contributions(X)[0]
+            options = {}
+        elif hasattr(model, "reconstruction_error"):
+            contributions = model.reconstruction_error(X)[0]
+            options = {"meaning": "squared standardised reconstruction error"}
+        else:
+            raise TypeError(
+                f"{type(model).__name__} does not tell what features contribute. "
+                "Expected an estimator with feature_contributions or "
+                "reconstruction_error, such as AutoencoderTransformer, alone or in a "
+                "Pipeline or an OutlierDetector."
+            )
+        display = cls(
+            contributions=contributions,
+            feature_names=names,
+            values=np.asarray(X)[0],
+            **options,
+        )
+        return display.plot(max_features=max_features, ax=ax)
+
+    def plot(self, *, max_features=10, ax=None, **kwargs):
+        """Plot the largest contributions.
+
+        Parameters
+        ----------
+        max_features : int, default=10
+            Features to show at most; the others share one bar.
+        ax : matplotlib Axes, default=None
+            Axes to plot on. If None, a new figure is made.
+        **kwargs : dict
+            Passed on to matplotlib's ``barh``.
+
+        Returns
+        -------
+        display : FeatureContributionsDisplay
+            This object.
+        """
+        ax = _axes(type(self).__name__, ax)
+        contributions = np.asarray(self.contributions)
+        order = np.argsort(-contributions, kind="stable")
+        shown, rest = order[:max_features], order[max_features:]
+        widths = list(contributions[shown])
+        labels = [self.feature_names[j] for j in shown]
+        if self.values is not None:
+            labels = [
+                f"{label} = {self.values[j]:.4g}"
+                for label, j in zip(labels, shown, strict=True)
+            ]
+        if len(rest):
+            widths.append(contributions[rest].sum())
+            labels.append(f"the other {len(rest)}")
+        positions = np.arange(len(widths))
+        self.bars_ = ax.barh(positions, widths, **kwargs)
+        ax.set_yticks(positions, labels)
+        ax.invert_yaxis()
+        ax.set_xlabel(f"{self.meaning}, {contributions.sum():.3g} in all")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _last_step(estimator, X):
+    """Return the model that scores, X as it gets it, and names of its columns."""
+    names = list(X.columns) if hasattr(X, "columns") else None
+    while not hasattr(estimator, "feature_contributions"):
+        if isinstance(estimator, OutlierDetector):
+            estimator = estimator.estimator_
+        elif isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+        elif isinstance(estimator, Pipeline):
+            steps, estimator = estimator[:-1], estimator[-1]
+            if len(steps):
+                X = steps.transform(X)
+                try:
+                    names = list(steps.get_feature_names_out(names))
+                except (AttributeError, ValueError):  # a step does not know any
+                    names = None
+        else:
+            break
+    if names is None:
+        names = [f"x{j}" for j in range(X.shape[1])]
+    return estimator, X, [str(name) for name in names]
+
+
+def _axes(name, ax):
+    """Return axes to plot on, or say that matplotlib is missing."""
+    try:
+        from matplotlib import pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            f"{name} needs matplotlib, which is not installed. Install it with "
+            "pip install matplotlib."
+        ) from error
+    return plt.subplots()[1] if ax is None else ax

@@ -1,0 +1,310 @@
+"""The scores of the error models, their contributions, and trimming."""
+
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.spatial.distance import mahalanobis
+from sklearn.metrics import roc_auc_score
+
+from skrepr import AutoencoderTransformer
+from skrepr.backbones import MLP
+from skrepr.error_models import (
+    Covariance,
+    Diagonal,
+    ErrorModel,
+    MeanSquared,
+    shrunk_whitening,
+)
+
+ERROR_MODELS = [MeanSquared(), Diagonal(), Covariance(), Covariance(0.3, 1)]
+
+
+def rows(n=300, seed=0):
+    """Five correlated columns in different units, and one that is independent."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(7).normal(size=(2, 5))
+    X = rng.normal(size=(n, 2)) @ mixing + 0.1 * rng.normal(size=(n, 5))
+    return np.c_[X, rng.normal(size=n)] * [1, 1e3, 1e-3, 5, 0.1, 1] + [0, 9, 0, 0, 3, 1]
+
+
+def make(error_model="covariance", **params):
+    params = {"backbone": MLP((16,)), "max_iter": 20, "random_state": 0} | params
+    return AutoencoderTransformer(3, error_model=error_model, **params)
+
+
+def errors_of(ae, X, n_reconstructions):
+    """Row, error, error of the reconstruction, ... in standard deviations."""
+    table = ae.table_
+    rows = [X]
+    for _ in range(n_reconstructions):
+        rows.append(ae.inverse_transform(ae.transform(rows[-1])))
+    steps = [before - after for before, after in pairwise(rows)]
+    return np.stack([(X - table.mean) / table.std, *(s / table.std for s in steps)], 1)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_mean_squared_is_the_mean_of_the_squared_errors(standardize):
+    X = rows() / rows().std(axis=0)
+    ae = make(MeanSquared(), standardize=standardize).fit(X)
+    errors = ae.reconstruction_error(X)
+    assert_allclose(ae.score_samples(X), -errors.mean(axis=1))
+    assert_allclose(ae.feature_contributions(X), errors / 6)
+
+
+def test_diagonal_takes_each_error_by_its_spread_among_the_training_rows():
+    X, new = rows(), rows(50, seed=1)
+    ae = make("diagonal").fit(X)
+    residuals = errors_of(ae, X, 1)[:, 1]
+    standardised = (errors_of(ae, new, 1)[:, 1] - residuals.mean(0)) / residuals.std(0)
+    expected = np.square(standardised) / 6
+    assert_allclose(ae.feature_contributions(new), expected, rtol=1e-4, atol=1e-9)
+    assert ae.score_samples(X).mean() == pytest.approx(-1, rel=1e-5)
+
+
+@pytest.mark.parametrize("n_reconstructions", [1, 2, 3])
+@pytest.mark.parametrize("shrinkage", [0.01, 0.3, 1.0])
+def test_covariance_is_a_mahalanobis_distance(shrinkage, n_reconstructions):
+    X, new = rows(), rows(20, seed=1)
+    ae = make(Covariance(shrinkage, n_reconstructions), learning_rate=0.01).fit(X)
+    errors = errors_of(ae, X, n_reconstructions).reshape(len(X), -1)
+    center, std = errors.mean(0), errors.std(0)
+    shrunk = (1 - shrinkage) * np.corrcoef(errors.T)
+    shrunk[np.diag_indices_from(shrunk)] += shrinkage
+    inverse = np.linalg.inv(shrunk * np.outer(std, std))
+    found = errors_of(ae, new, n_reconstructions).reshape(len(new), -1)
+    typical, expected = (
+        [mahalanobis(row, center, inverse) ** 2 for row in vectors]
+        for vectors in (errors, found)
+    )
+    expected = -np.array(expected) / np.mean(typical)
+    assert_allclose(ae.score_samples(new), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [200, 12, 8, 2])  # more rows than columns, and fewer
+def test_whitening_is_the_inverse_square_root_of_the_shrunk_correlations(n):
+    Z = np.random.default_rng(0).normal(size=(n, 3)) @ np.ones((3, 12))
+    Z += 0.5 * np.random.default_rng(1).normal(size=Z.shape)
+    Z = (Z - Z.mean(0)) / Z.std(0)
+    for shrinkage in 1e-3, 0.1, 1.0:
+        whitening = shrunk_whitening(Z, shrinkage)
+        shrunk = (1 - shrinkage) * Z.T @ Z / n + shrinkage * np.eye(12)
+        assert_allclose(whitening, whitening.T, atol=1e-9)
+        assert_allclose(whitening @ shrunk @ whitening, np.eye(12), atol=1e-7)
+        assert np.linalg.eigvalsh(whitening).min() > 0
+
+
+@pytest.mark.parametrize("error_model", ERROR_MODELS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_contributions_sum_to_minus_the_score(error_model, dtype):
+    X = np.insert(rows(), 2, 4.0, axis=1).astype(dtype)  # and a constant column
+    ae = make(error_model).fit(X)
+    new = X[:40] * dtype(1.1)
+    contributions = ae.feature_contributions(new)
+    assert contributions.shape == new.shape
+    assert contributions.dtype == np.float64
+    assert contributions.min() >= 0
+    assert_allclose(contributions[:, 2], 36 / 7)
+    scores = ae.score_samples(new)
+    rtol = 1e-9 if dtype == np.float64 else 1e-4
+    assert_allclose(contributions.sum(axis=1), -scores, rtol=rtol)
+    assert (ae.feature_contributions(X)[:, 2] == 0).all()
+
+
+@pytest.mark.parametrize("error_model", ["diagonal", "covariance"])
+def test_the_strange_feature_contributes_most(error_model):
+    X = rows(500)
+    ae = make(error_model, max_iter=200, learning_rate=0.01).fit(X)
+    strange = X[:60].copy()
+    cells = np.arange(60), np.arange(60) % 6
+    strange[cells] += 8 * X.std(axis=0)[cells[1]]
+    found = ae.feature_contributions(strange).argmax(axis=1)
+    assert (found == cells[1]).mean() > 0.9
+    assert ae.score_samples(strange).max() < ae.score_samples(X).min()
+
+
+def test_covariance_notices_what_the_network_reconstructs():
+    """More codes than columns and no noise: the network copies every row."""
+    X = rows()
+    far = X[:50] + 6 * X.std(axis=0) * [0, 0, 0, 0, 0, 1]
+    y = np.repeat([0, 1], [len(X), 50])
+    areas = {}
+    for error_model in "mean_squared", "covariance":
+        ae = make(error_model, augmentation=None, backbone=MLP(()))
+        ae.set_params(n_components=6, max_iter=2000, learning_rate=0.02).fit(X)
+        assert ae.reconstruction_error(X).mean() < 1e-6
+        areas[error_model] = roc_auc_score(y, -ae.score_samples(np.r_[X, far]))
+    assert areas["covariance"] > 0.98
+
+
+def test_covariance_notices_equal_columns_that_differ():
+    X = rows()
+    X = np.c_[X, X[:, 5]]
+    ae = make(max_iter=100, learning_rate=0.01).fit(X)
+    new = X[:50].copy()
+    new[:, 6] += 1.0
+    assert ae.score_samples(new).max() < np.quantile(ae.score_samples(X), 0.02)
+    assert set(ae.feature_contributions(new).argmax(axis=1)) <= {5, 6}
+
+
+@pytest.mark.parametrize("n", [2, 9, 300])
+@pytest.mark.parametrize("error_model", ["diagonal", "covariance"])
+def test_the_training_rows_have_the_mean_score_minus_1(error_model, n):
+    X = np.insert(rows(n), 2, 4.0, axis=1)
+    scores = make(error_model).fit(X).score_samples(X)
+    assert scores.mean() == pytest.approx(-1, rel=1e-4)
+
+
+def test_score_does_not_depend_on_the_error_model():
+    X = rows()
+    fitted = [make(model).fit(X) for model in ERROR_MODELS]
+    assert len({ae.score(X) for ae in fitted}) == 1
+    assert_array_equal(fitted[0].transform(X), fitted[2].transform(X))
+
+
+def test_an_error_model_is_fitted_to_at_most_ten_thousand_rows(monkeypatch):
+    seen = []
+    fit = type(Covariance().build(make().fit(rows()).table_.columns)).fit
+
+    def spy(self, errors):
+        seen.append(len(errors))
+        fit(self, errors)
+
+    monkeypatch.setattr("skrepr.error_models._Covariance.fit", spy)
+    X = rows(10_500)
+    few, again = (make(max_iter=1).fit(X) for _ in range(2))
+    assert seen == [10_000, 10_000]
+    assert_array_equal(few.score_samples(X[:9]), again.score_samples(X[:9]))
+    assert few.score_samples(X).mean() == pytest.approx(-1, abs=0.01)
+
+
+def test_an_error_model_of_your_own():
+    class Largest(ErrorModel):
+        def build(self, columns):
+            return LargestModule()
+
+    class LargestModule(torch.nn.Module):
+        n_reconstructions = 1
+
+        def fit(self, errors):
+            assert errors.shape == (300, 2, 6)
+
+        def forward(self, errors):
+            squares = errors[:, 1].square()
+            return squares * (squares == squares.max(1, keepdim=True).values)
+
+    X = rows()
+    ae = make(Largest()).fit(X)
+    expected = ae.reconstruction_error(X).max(axis=1)
+    assert_allclose(ae.score_samples(X), -expected)
+
+
+# Trimming.
+
+
+def contaminated(n=400, n_outliers=40):
+    """Rows with a small cluster that an autoencoder learns to reconstruct."""
+    X = rows(n)
+    outliers = rows(n_outliers, seed=3) * 0.1 + 5 * X.std(axis=0) * [1, 0, -1, 0, 1, 1]
+    return np.r_[X, outliers], np.repeat([0, 1], [n, n_outliers])
+
+
+def test_trimming_finds_outliers_among_the_training_rows():
+    X, y = contaminated()
+    areas = []
+    for error_model in "covariance", "mean_squared":
+        for trim in 0.0, 0.2:
+            ae = make(error_model, max_iter=100, learning_rate=0.01, trim=trim).fit(X)
+            areas.append(roc_auc_score(y, -ae.score_samples(X)))
+    full, trimmed, full_plain, trimmed_plain = areas
+    assert trimmed > 0.99
+    assert trimmed_plain > full_plain + 0.2
+    assert full < trimmed
+
+
+def test_what_is_trimmed_leaves_no_trace():
+    """The columns are standardised by the rows that stay."""
+    X, y = contaminated()
+    ae = make(max_iter=30, trim=0.2).fit(X)
+    clean = X[y == 0]
+    off = np.abs(ae.table_.mean - clean.mean(0)) / clean.std(0)
+    assert off.max() < 0.15
+    assert off.max() < (np.abs(X.mean(0) - clean.mean(0)) / clean.std(0)).max() / 2
+    # A typical row that stays has the distance 1.
+    kept = np.sort(-ae.score_samples(X))[: int(0.8 * len(X))]
+    assert kept.mean() == pytest.approx(1, abs=0.15)
+
+
+def test_trim_0_is_a_plain_fit_and_leaves_the_codes_alone():
+    X = rows()
+    assert_array_equal(make(trim=0.0).fit(X).transform(X), make().fit(X).transform(X))
+
+
+@pytest.mark.parametrize("trim", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("error_model", ERROR_MODELS)
+@pytest.mark.parametrize(
+    "X",
+    [
+        rows(2),
+        rows(3),
+        np.ones((10, 4)),
+        np.repeat(rows(1), 30, axis=0),
+        np.repeat(rows(4), 20, axis=0),
+        np.c_[rows(40), np.arange(40) == 7],
+        np.random.default_rng(0).normal(size=(40, 300)),
+        rows(30)[:, :1],
+    ],
+    ids=["2", "3", "constant", "identical", "duplicates", "rare", "wide", "narrow"],
+)
+def test_scores_are_finite_and_strangers_score_worst(X, error_model, trim):
+    ae = make(error_model, trim=trim, max_iter=5).fit(X)
+    std = X.std(axis=0)
+    far = X[:3] + 100 * np.where(std > 0, std, 1.0)
+    for rows_ in X, far, X[:3].astype(np.float32):
+        scores = ae.score_samples(rows_)
+        assert np.isfinite(scores).all()
+        assert np.isfinite(ae.feature_contributions(rows_)).all()
+        assert scores.max() <= 0
+        assert scores.min() > -1e12
+    assert ae.score_samples(far).max() < np.median(ae.score_samples(X))
+
+
+def test_a_column_that_is_constant_among_the_rows_that_stay_counts_36():
+    X = np.c_[rows(100), np.zeros(100)]
+    X[:5] += 20 * X.std(axis=0)
+    X[:5, 6] = 1.0
+    ae = make(trim=0.2).fit(X)
+    assert not ae.table_.varies[6]
+    assert_allclose(ae.feature_contributions(X[:5])[:, 6], 36 / 7)
+    assert np.argsort(ae.score_samples(X))[:5].max() < 5
+
+
+def test_early_stopping_and_trimming_go_together():
+    X, y = contaminated()
+    ae = make(max_iter=40, early_stopping=True, trim=0.2, learning_rate=0.01).fit(X)
+    assert len(ae.history_["validation_loss"]) == ae.n_iter_
+    assert roc_auc_score(y, -ae.score_samples(X)) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"error_model": "mahalanobis"}, "'error_model' parameter"),
+        ({"error_model": None}, "'error_model' parameter"),
+        ({"error_model": Covariance(shrinkage=0.0)}, "'shrinkage' .* Covariance"),
+        ({"error_model": Covariance(n_reconstructions=0)}, "'n_reconstructions'"),
+        ({"trim": -0.1}, "'trim' parameter"),
+        ({"trim": 0.6}, "'trim' parameter"),
+    ],
+)
+def test_parameters_are_validated(params, message):
+    with pytest.raises(ValueError, match=message):
+        make(**params).fit(rows(20))
+
+
+def test_the_parameters_of_an_error_model_are_reached_by_name():
+    ae = make().set_params(error_model__shrinkage=0.2)
+    assert re.fullmatch(r"Covariance\(shrinkage=0.2\)", repr(ae.error_model))
