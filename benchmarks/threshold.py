@@ -45,7 +45,9 @@ CONTENDERS = {
     "Autoencoder, auto": lambda seed, trim: automatic(
         AutoencoderTransformer(trim=trim, random_state=seed)
     ),
-    "VAE, auto": lambda seed, trim: automatic(VAETransformer(random_state=seed)),
+    "VAE, auto": lambda seed, trim: automatic(
+        VAETransformer(trim=trim, random_state=seed)
+    ),
     "Autoencoder, p <= 0.05": lambda seed, trim: conformal(
         AutoencoderTransformer(trim=trim, random_state=seed)
     ),
