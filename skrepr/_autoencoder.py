@@ -294,11 +294,13 @@ class AutoencoderTransformer(DecodingTransformer):
     def _learn(self, X, original, seed):
         stopped = super()._learn(X, original, seed)
         model = self.module_.error_model
+        if not hasattr(model, "fit"):
+            return stopped
         n_most = max(_MOST_ROWS, 2 * (1 + model.n_reconstructions) * X.shape[1])
         if len(X) > n_most:
             rng = np.random.default_rng(seed)
             X = X[rng.choice(len(X), n_most, replace=False)]
-        model.fit(torch.from_numpy(self._apply_to_errors("errors", X)))
+        model.fit(torch.from_numpy(self._apply_to_errors("errors", X)).double())
         return stopped
 
     def _apply_to_errors(self, verb, X):

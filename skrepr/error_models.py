@@ -42,8 +42,9 @@ class ErrorModel(Part):
             (n, 1 + n_reconstructions, n_columns) that holds a row, the row minus its
             reconstruction, the reconstruction minus the reconstruction of that, ...:
 
-            - ``fit(errors)``: learn from the errors of normal rows. What is learned is
-              kept in buffers, whose shapes `build` already knows.
+            - ``fit(errors)``: learn from the errors of normal rows, in float64. What is
+              learned is kept in buffers, whose shapes `build` already knows. A module
+              that has nothing to learn goes without this method.
             - ``forward(errors)``: the contributions of the columns to the score of a
               row, shape (n, n_columns), not negative. Their sum is minus the score.
 
@@ -155,9 +156,6 @@ class _MeanSquared(nn.Module):
         super().__init__()
         self.register_buffer("std", _positive_std(columns))
 
-    def fit(self, errors):
-        pass
-
     def forward(self, errors):
         return (errors[:, 1] / self.std).square() / len(self.std)
 
@@ -203,7 +201,7 @@ class _Covariance(nn.Module):
         mean, std = _mean_and_std(errors, self.least)
         self.mean.copy_(mean)
         self.std.copy_(std)
-        standardised = ((errors.double() - mean) / std).numpy()
+        standardised = ((errors - mean) / std).numpy()
         whitening = shrunk_whitening(standardised, self.shrinkage)
         typical = np.square(standardised @ whitening).sum(axis=1).mean()
         if typical > 0:
@@ -253,7 +251,6 @@ def _positive_std(columns):
 
 
 def _mean_and_std(errors, least):
-    errors = errors.double()
     std = errors.std(0, correction=0)
     return errors.mean(0), torch.maximum(std, least.double())
 

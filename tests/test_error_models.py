@@ -10,7 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.distance import mahalanobis
 from sklearn.metrics import roc_auc_score
 
-from skrepr import AutoencoderTransformer
+from skrepr import AutoencoderTransformer, VAETransformer
+from skrepr._table import central_rows
 from skrepr.backbones import MLP
 from skrepr.error_models import (
     Covariance,
@@ -236,6 +237,15 @@ def test_what_is_trimmed_leaves_no_trace():
     # A typical row that stays has the distance 1.
     kept = np.sort(-ae.score_samples(X))[: int(0.8 * len(X))]
     assert kept.mean() == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("estimator", [AutoencoderTransformer, VAETransformer])
+def test_a_trimmed_fit_is_a_fit_to_the_rows_that_stay(estimator):
+    X, _ = contaminated()
+    params = {"backbone": MLP((16,)), "max_iter": 5, "random_state": 0}
+    trimmed = estimator(3, trim=0.2, **params).fit(X)
+    plain = estimator(3, **params).fit(X[central_rows(X, 0.2)])
+    assert_array_equal(trimmed.score_samples(X), plain.score_samples(X))
 
 
 def test_trim_0_is_a_plain_fit_and_leaves_the_codes_alone():

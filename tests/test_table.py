@@ -7,9 +7,10 @@ import pandas as pd
 import polars as pl
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import median_abs_deviation
 
 from skrepr import AutoencoderTransformer
-from skrepr._table import Table
+from skrepr._table import Table, central_rows
 
 
 @pytest.fixture
@@ -236,3 +237,37 @@ def test_pandas_rows_take_the_index_of_what_they_were_made_from(rng):
     codes = pd.DataFrame(X, index=[7, 3, 5])
     assert table.wrap(X, like=codes).index.tolist() == [7, 3, 5]
     assert table.wrap(X, like=X).index.tolist() == [0, 1, 2]
+
+
+# Trimming.
+
+
+def test_central_rows_are_nearest_to_the_medians():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 3)) * [1, 1e3, 1e-3] + [0, 7, 0]
+    deviations = np.abs(X - np.median(X, axis=0))
+    distances = np.square(deviations / median_abs_deviation(X, scale="normal")).sum(1)
+    for trim in 0.1, 0.25, 0.5:
+        kept = central_rows(X, trim)
+        assert kept.sum() == np.ceil((1 - trim) * 50)
+        assert distances[kept].max() < distances[~kept].min()
+
+
+def test_outliers_do_not_shape_what_is_central():
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    X[:40] = [1e6, 5.0]
+    assert not central_rows(X, 0.4)[:40].any()
+
+
+def test_rare_values_are_far_and_constant_columns_do_not_count():
+    rare = np.arange(100) >= 95
+    X = np.c_[rare, np.full(100, 3.0)]
+    assert_array_equal(central_rows(X, 0.05), ~rare)
+    assert central_rows(np.ones((9, 2)), 0.5).sum() == 5
+    assert central_rows(np.arange(2.0)[:, None], 0.5).sum() == 2
+
+
+def test_huge_values_are_trimmed_without_a_warning():
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    X[3, 0], X[5, 1] = 1.7e308, -1.7e308
+    assert_array_equal(np.flatnonzero(~central_rows(X, 0.1)), [3, 5])
