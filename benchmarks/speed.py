@@ -151,6 +151,7 @@ def by_skrepr(X, h, k, batch, n_steps):
         k,
         backbone=MLP((h,)),
         augmentation=None,
+        error_model="mean_squared",  # no other contender has a model of its errors
         learning_rate=LEARNING_RATE,
         batch_size=batch,
         max_iter=n_steps // math.ceil(len(X) / batch),
@@ -258,26 +259,26 @@ def fit(repeats):
 # Each estimator as it comes.
 
 
-def schedule(optimizer, step, n_steps):
+def schedule(optimizer, rate, step, n_steps):
     progress = (step + 0.5) / n_steps
-    rate = progress / 0.1
+    factor = progress / 0.1
     if progress >= 0.1:
-        rate = 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
+        factor = 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
     for group in optimizer.param_groups:
-        group["lr"] = LEARNING_RATE * rate
+        group["lr"] = rate * factor
 
 
-def train_plainly(X, modules, loss, n_epochs, batch=256):
+def train_plainly(X, modules, loss, n_epochs, *, rate=LEARNING_RATE, batch=256):
     x = torch.from_numpy(X)
     x = (x - x.mean(0)) / x.std(0)
     parameters = [p for module in modules for p in module.parameters()]
-    optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, fused=True)
+    optimizer = torch.optim.AdamW(parameters, rate, fused=True)
     n_batches = math.ceil(len(x) / batch)
     step, total = 0, 0.0
     for _ in range(n_epochs):
         total = 0.0
         for index in torch.randperm(len(x)).tensor_split(n_batches):
-            schedule(optimizer, step, n_epochs * n_batches)
+            schedule(optimizer, rate, step, n_epochs * n_batches)
             optimizer.zero_grad()
             value = loss(x[index], step / (n_epochs * n_batches))
             value.backward()
@@ -292,9 +293,10 @@ def plain_autoencoder(X, n_epochs):
     encoder, decoder = network([d, 128, 128, 16]), network([16, 128, 128, d])
 
     def loss(x, progress):
-        return F.mse_loss(decoder(encoder(x + 0.5 * torch.randn_like(x))), x)
+        noisy = x + torch.rand(len(x), 1) * torch.randn_like(x)
+        return F.mse_loss(decoder(encoder(noisy)), x)
 
-    return train_plainly(X, [encoder, decoder], loss, n_epochs)
+    return train_plainly(X, [encoder, decoder], loss, n_epochs, rate=2e-3)
 
 
 def plain_vae(X, n_epochs):
@@ -423,7 +425,11 @@ def search(repeats):
         verbose=0,
     )
     own = AutoencoderTransformer(
-        augmentation=None, batch_size=64, max_iter=50, random_state=0
+        augmentation=None,
+        error_model="mean_squared",
+        batch_size=64,
+        max_iter=50,
+        random_state=0,
     )
     scoring = "neg_mean_squared_error"
     searches = {

@@ -202,8 +202,7 @@ class _Covariance(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(std)
         standardised = ((errors - mean) / std).numpy()
-        whitening = shrunk_whitening(standardised, self.shrinkage)
-        typical = np.square(standardised @ whitening).sum(axis=1).mean()
+        whitening, typical = shrunk_whitening(standardised, self.shrinkage)
         if typical > 0:
             whitening /= np.sqrt(typical)
         self.whitening.copy_(torch.from_numpy(whitening))
@@ -226,9 +225,11 @@ def shrunk_whitening(rows, shrinkage):
 
     Returns
     -------
-    ndarray of shape (k, k)
+    whitening : ndarray of shape (k, k)
         The inverse square root of (1 - shrinkage) C + shrinkage I, with C the
         correlation matrix of the rows.
+    typical : float
+        The mean squared length of the rows when they are whitened.
     """
     n, k = rows.shape
     if n >= k:
@@ -239,10 +240,10 @@ def shrunk_whitening(rows, shrinkage):
         variances = variances[spans]
         directions = rows.T @ directions[:, spans] / np.sqrt(n * variances)
     variances = np.maximum(variances, 0.0)
-    factors = ((1 - shrinkage) * variances + shrinkage) ** -0.5 - shrinkage**-0.5
-    whitening = (directions * factors) @ directions.T
+    shrunk = (1 - shrinkage) * variances + shrinkage
+    whitening = (directions * (shrunk**-0.5 - shrinkage**-0.5)) @ directions.T
     whitening[np.diag_indices(k)] += shrinkage**-0.5
-    return whitening
+    return whitening, np.sum(variances / shrunk)
 
 
 def _positive_std(columns):

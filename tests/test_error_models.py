@@ -91,11 +91,12 @@ def test_whitening_is_the_inverse_square_root_of_the_shrunk_correlations(n):
     Z += 0.5 * np.random.default_rng(1).normal(size=Z.shape)
     Z = (Z - Z.mean(0)) / Z.std(0)
     for shrinkage in 1e-3, 0.1, 1.0:
-        whitening = shrunk_whitening(Z, shrinkage)
+        whitening, typical = shrunk_whitening(Z, shrinkage)
         shrunk = (1 - shrinkage) * Z.T @ Z / n + shrinkage * np.eye(12)
         assert_allclose(whitening, whitening.T, atol=1e-9)
         assert_allclose(whitening @ shrunk @ whitening, np.eye(12), atol=1e-7)
         assert np.linalg.eigvalsh(whitening).min() > 0
+        assert typical == pytest.approx(np.square(Z @ whitening).sum(axis=1).mean())
 
 
 @pytest.mark.parametrize("error_model", ERROR_MODELS)
