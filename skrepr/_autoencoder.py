@@ -13,7 +13,7 @@ from skrepr.error_models import ErrorModel
 from skrepr.parts import part_constraint
 from skrepr.penalties import Penalty
 
-_MOST_ROWS = 10_000  # that an error model is fitted to, if that is twice its size
+_MOST_ROWS = 10_000  # for an error model, or twice the length of its vectors
 
 
 class AutoencoderModule(nn.Module):
@@ -26,9 +26,7 @@ class AutoencoderModule(nn.Module):
     warmup = 0.0
     varies: torch.Tensor
 
-    def __init__(
-        self, encoder, decoder, likelihood, augment, penalty, error_model, columns, k
-    ):
+    def __init__(self, encoder, decoder, likelihood, augment, penalty, columns, k):
         super().__init__()
         self.n_components = k
         self.encoder = encoder
@@ -36,7 +34,6 @@ class AutoencoderModule(nn.Module):
         self.likelihood = likelihood
         self.augment = augment
         self.penalty = penalty
-        self.error_model = error_model
         self.register_buffer("varies", torch.as_tensor(columns.varies))
         self.n_varying = max(1, int(columns.varies.sum()))
 
@@ -87,6 +84,19 @@ class AutoencoderModule(nn.Module):
     def reconstruct(self, x):
         return self.decode(self.encode(x))
 
+
+class _Scorer(nn.Module):
+    """A fitted network and what is known of its errors.
+
+    They are kept apart: the error model of a wide table is large, and only scores need
+    it.
+    """
+
+    def __init__(self, network, error_model):
+        super().__init__()
+        self.network = network
+        self.error_model = error_model
+
     def errors(self, x):
         """Return x, the error of its reconstruction, the error of that one's, ...
 
@@ -94,15 +104,13 @@ class AutoencoderModule(nn.Module):
         """
         rows = [x]
         for _ in range(self.error_model.n_reconstructions):
-            rows.append(torch.where(self.varies, self.reconstruct(rows[-1]), 0.0))
+            reconstructed = self.network.reconstruct(rows[-1])
+            rows.append(torch.where(self.network.varies, reconstructed, 0.0))
         errors = [before - after for before, after in pairwise(rows)]
         return torch.stack([x, *errors], dim=1)
 
     def contributions(self, x):
         return self.error_model(self.errors(x))
-
-    def distance(self, x):
-        return self.contributions(x).sum(1)
 
 
 class AutoencoderTransformer(DecodingTransformer):
@@ -185,6 +193,8 @@ class AutoencoderTransformer(DecodingTransformer):
         Number of epochs run.
     module_ : torch.nn.Module
         The trained network: on the CPU, float32, in eval mode.
+    error_model_ : torch.nn.Module
+        What is known of the errors of the training rows.
     table_ : Table
         What is known of the columns; ``table_.get_state()`` is JSON-able.
     device_ : str
@@ -286,45 +296,42 @@ class AutoencoderTransformer(DecodingTransformer):
             likelihood,
             None if augmentation is None else augmentation.build(columns),
             None if penalty is None else penalty.build(self.n_components),
-            self._part("error_model").build(columns),
             columns,
             self.n_components,
         )
 
-    def _learn(self, X, original, seed):
-        stopped = super()._learn(X, original, seed)
-        model = self.module_.error_model
-        if not hasattr(model, "fit"):
-            return stopped
-        n_most = max(_MOST_ROWS, 2 * (1 + model.n_reconstructions) * X.shape[1])
+    def _learn(self, X, passed, original, seed):
+        error_model = self._part("error_model")
+        stopped = super()._learn(X, passed, original, seed)
+        with torch.device("cpu"):
+            self.error_model_ = error_model.build(self.table_.columns)
+            if hasattr(self.error_model_, "fit"):
+                self.error_model_.fit(self._errors_to_learn(X, seed))
+        return stopped
+
+    def _errors_to_learn(self, X, seed):
+        size = (1 + self.error_model_.n_reconstructions) * X.shape[1]
+        n_most = max(_MOST_ROWS, 2 * size)
         if len(X) > n_most:
             rng = np.random.default_rng(seed)
             X = X[rng.choice(len(X), n_most, replace=False)]
-        model.fit(torch.from_numpy(self._apply_to_errors("errors", X)).double())
-        return stopped
+        return torch.from_numpy(self._apply_scorer("errors", X)).double()
 
-    def _apply_to_errors(self, verb, X):
-        module = self.module_
-        n_errors = (1 + module.error_model.n_reconstructions) * X.shape[1]
-        widest = max(max(p.shape, default=1) for p in module.parameters())
-        return self._apply(
+    def _apply_scorer(self, verb, X):
+        return self._apply_of(
+            _Scorer(self.module_, self.error_model_),
             verb,
             X,
             to_matrix=self.table_.to_matrix,
-            cells_per_row=max(widest, n_errors),
+            cells_per_row=(1 + self.error_model_.n_reconstructions) * X.shape[1],
         )
-
-    def _distances(self, X):
-        never_seen = self.table_.differs(X).sum(axis=1)
-        distances = self._apply_to_errors("distance", X).astype(np.float64)
-        return distances + NEVER_SEEN / X.shape[1] * never_seen
 
     def score_samples(self, X):
         """Score rows: the higher, the more normal.
 
         By default the score is minus the squared Mahalanobis distance of the row
-        together with its errors, over their number: training rows have about -1 on
-        average. ``error_model`` chooses another one.
+        together with its errors, over its mean among the training rows: they have -1
+        on average. ``error_model`` chooses another one.
 
         If some of the training rows are outliers themselves, set ``trim``: an
         autoencoder learns to reconstruct the outliers it is trained on.
@@ -340,7 +347,7 @@ class AutoencoderTransformer(DecodingTransformer):
             Minus the sum of `feature_contributions` over the features. Up to rounding
             the same for a row whatever rows stand beside it.
         """
-        return -self._distances(self._validate_rows(X))
+        return -self.feature_contributions(X).sum(axis=1)
 
     def feature_contributions(self, X):
         """Split the scores of rows into contributions of the features.
@@ -353,12 +360,15 @@ class AutoencoderTransformer(DecodingTransformer):
         Returns
         -------
         contributions : ndarray of shape (n_samples, n_features), float64
-            Not negative; their sum over the features is minus `score_samples`.
+            Not negative; their sum over the features is minus `score_samples`. Another
+            value in a column that was constant in training contributes 36, as if it
+            were six standard deviations away, over the number of columns that varied.
         """
         X = self._validate_rows(X)
-        contributions = self._apply_to_errors("contributions", X).astype(np.float64)
-        contributions[:, ~self.table_.varies] = 0.0  # up to rounding they are
-        contributions[self.table_.differs(X)] = NEVER_SEEN / X.shape[1]
+        contributions = self._apply_scorer("contributions", X).astype(np.float64)
+        varies = self.table_.varies
+        contributions[:, ~varies] = 0.0  # up to rounding they are
+        contributions[self.table_.differs(X)] = NEVER_SEEN / max(1, varies.sum())
         return contributions
 
     def score(self, X, y=None):
@@ -366,7 +376,8 @@ class AutoencoderTransformer(DecodingTransformer):
 
         It may compare augmentations, penalties, backbones and training parameters, but
         is no guide to ``n_components``: a longer code always wins. It does not depend
-        on ``error_model``.
+        on ``error_model``, and does not compare values of ``trim``: the errors are in
+        variances of the rows that were not left out.
 
         Parameters
         ----------

@@ -132,18 +132,21 @@ class BaseTorchTransformer(
         original = X
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        return self._learn(self._trusted(X), original, seed)
+        return self._learn(self._trusted(X), X, original, seed)
 
     def _trusted(self, X):
         """Return the rows to learn from."""
         return X
 
-    def _learn(self, X, original, seed):
-        """Set every fitted attribute from checked rows.
+    def _learn(self, X, passed, original, seed):
+        """Set every fitted attribute.
 
         Parameters
         ----------
-        X : ndarray of shape (n_samples, n_features)
+        X : ndarray of shape (n_trusted, n_features)
+            The rows to learn from.
+        passed : ndarray of shape (n_samples, n_features)
+            All the rows that the user passed.
         original : array-like or DataFrame
             In the container that the user passed.
         seed : int
@@ -158,7 +161,7 @@ class BaseTorchTransformer(
         initial, generator, split = generators(seed, device)
         with Seeded(initial), torch.device("cpu"):
             module = self._build_module(table.columns)
-        self._check_rows(X, module)
+        self._check_rows(passed, module)
         module.to(device, torch.float32)
 
         training, validation = self._split(len(X), split)
@@ -206,9 +209,10 @@ class BaseTorchTransformer(
         if n_samples - n_validation < 2:
             raise ValueError(
                 "early_stopping=True needs at least 2 rows to train and 2 to validate "
-                f"on, but n_samples={n_samples} with validation_fraction="
-                f"{self.validation_fraction} leaves {max(n_samples - n_validation, 0)} "
-                "to train on. Give more rows, or set early_stopping=False."
+                f"on, but n_samples={n_samples} (without the rows that trim leaves "
+                f"out) with validation_fraction={self.validation_fraction} leaves "
+                f"{max(n_samples - n_validation, 0)} to train on. Give more rows, or "
+                "set early_stopping=False."
             )
         order = rng.permutation(n_samples)
         return order[n_validation:], order[:n_validation]
@@ -228,7 +232,10 @@ class BaseTorchTransformer(
 
     def _apply(self, verb, rows, **options):
         """Evaluate a method of the module, by its name, on rows."""
-        module = for_inference(self.module_, self.device_, rows.dtype)
+        return self._apply_of(self.module_, verb, rows, **options)
+
+    def _apply_of(self, module, verb, rows, **options):
+        module = for_inference(module, self.device_, rows.dtype)
         return apply(module, getattr(module, verb), rows, **options)
 
 

@@ -9,7 +9,6 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold
 from sklearn.utils import get_tags, indexable
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skrepr._sklearn import (
@@ -28,19 +27,6 @@ _ENOUGH_SCORES = 500
 _MOST_ALARMS = 0.015
 
 
-def _is_calibrated(detector):
-    if detector.calibration is None and not isinstance(
-        detector.estimator, FrozenEstimator
-    ):
-        raise AttributeError(
-            "p_values need scores of rows that the estimator was not fitted on. Set "
-            "calibration to the share of the training rows to hold out for them, or "
-            "wrap a fitted estimator in FrozenEstimator and fit the detector on other "
-            "rows."
-        )
-    return True
-
-
 class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     """Turn any estimator with ``score_samples`` into an outlier detector.
 
@@ -56,14 +42,17 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         a fitted estimator stays as it is, and `fit` only sets the threshold.
     contamination : "auto" or float, default="auto"
         The share of the training rows to call outliers, in (0, 0.5]; of new rows it may
-        be a larger share, since models score the rows they were fitted on too well.
+        be a larger share, on few rows even all of them, since models score the rows
+        they were fitted on too well. With `calibration` or a frozen estimator it is the
+        share of the rows that were held out, and of new ones about the same.
         "auto" aims at new rows and assumes that most training rows are normal: see
         Notes.
     calibration : float, default=None
-        The share of the training rows to hold out, in (0, 1): the estimator is fitted
-        on the others, the threshold is set on the held-out scores, and `p_values`
-        compares with them. With None the estimator is fitted on all rows, and there are
-        no p-values. With a `FrozenEstimator` all rows are held out, whatever the value.
+        The share of the training rows to hold out, in (0, 1), drawn at random and the
+        same in every fit to as many rows. The estimator is fitted on the others, the
+        threshold is set on the held-out scores, and `p_values` compares with them. With
+        None the estimator is fitted on all rows, and there are no p-values. With a
+        `FrozenEstimator` all rows are held out, whatever the value.
 
     Attributes
     ----------
@@ -237,17 +226,17 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
-    @available_if(_is_calibrated)
     def p_values(self, X):
         """Compute how rarely a normal row scores as low as each row.
 
         They are conformal p-values: the share of the held-out rows, and the row itself,
-        that score no higher than the row. Of new rows like the held-out ones, at most a
-        share of 5 % has p-values up to 0.05, whatever the model; no p-value is below 1
-        / (n_held_out + 1). Outliers among the held-out rows make them larger.
+        that score no higher than the row. Of new rows like the held-out ones, at most
+        5 % have p-values up to 0.05, whatever the model: on average over the choice of
+        the held-out rows, and the more of these, the closer to it. No p-value is below
+        1 / (n_held_out + 1). Outliers among the held-out rows make them larger.
 
-        Only available with `calibration` or a frozen estimator. Frozen, it must not
-        have been fitted on the rows that the detector was fitted on.
+        They need `calibration` or a frozen estimator. Frozen, it must not have been
+        fitted on the rows that the detector was fitted on.
 
         Parameters
         ----------
@@ -258,8 +247,22 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         -------
         p_values : ndarray of shape (n_samples,)
             In (0, 1]; the smaller, the stranger the row.
+
+        Raises
+        ------
+        AttributeError
+            If the detector was fitted with neither.
         """
+        check_is_fitted(self)
+        if not hasattr(self, "calibration_scores_"):
+            raise AttributeError(
+                "p_values need scores of rows that the estimator was not fitted on, "
+                "and this detector was fitted without any. Set calibration to the "
+                "share of the training rows to hold out for them, or wrap a fitted "
+                "estimator in FrozenEstimator, and fit the detector again."
+            )
         scores = self.score_samples(X)
+        scores = np.where(np.isnan(scores), -np.inf, scores)
         lower = np.searchsorted(self.calibration_scores_, scores, side="right")
         return (1 + lower) / (1 + len(self.calibration_scores_))
 

@@ -290,23 +290,25 @@ def central_rows(X, trim):
     ----------
     X : ndarray of shape (n_samples, n_columns)
     trim : float
-        The share of the rows to leave out; two stay at least.
+        The share of the rows to leave out. Two stay at least, and so do rows as near as
+        the last that stays.
 
     Returns
     -------
     ndarray of shape (n_samples,), bool
     """
     distances = np.zeros(len(X))
-    for column in X.astype(np.float64, copy=False).T:
+    for column in X.T:
+        column = column.astype(np.float64)
+        if np.ptp(column) <= _ROUNDING * np.abs(column).max():
+            continue
         with np.errstate(over="ignore", invalid="ignore"):  # as in Table.fit
             deviations = np.abs(column - np.median(column))
             scale = 1.4826 * np.median(deviations) or column.std()
             if scale > 0:
                 distances += np.minimum(deviations / scale, _FARTHEST) ** 2
     n_kept = max(2, math.ceil((1 - trim) * len(X)))
-    kept = np.full(len(X), False)
-    kept[np.argsort(distances, kind="stable")[:n_kept]] = True
-    return kept
+    return distances <= np.partition(distances, n_kept - 1)[n_kept - 1]
 
 
 def _blocks(X, n_cells=2**16):

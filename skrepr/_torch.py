@@ -215,7 +215,7 @@ def evaluation(module):
         yield
 
 
-def apply(module, function, rows, *, to_matrix=None, cells_per_row=None):
+def apply(module, function, rows, *, to_matrix=None, cells_per_row=1):
     """Evaluate a function of a module on the rows of an array, a batch at a time.
 
     Parameters
@@ -227,19 +227,18 @@ def apply(module, function, rows, *, to_matrix=None, cells_per_row=None):
     rows : ndarray of shape (n_samples, n_columns)
     to_matrix : callable, optional
         Makes of a block of rows what the module sees.
-    cells_per_row : int, optional
-        Intermediate values a row needs at its widest. By default the widest weight
-        matrix of the module decides.
+    cells_per_row : int, default=1
+        Intermediate values a row needs at its widest, if that is more than the widest
+        weight matrix of the module says.
 
     Returns
     -------
     ndarray of the dtype of `rows`
     """
     weight = next(module.parameters())
-    if cells_per_row is None:
-        cells_per_row = max(max(p.shape, default=1) for p in module.parameters())
+    widest = max(max(p.shape, default=1) for p in module.parameters())
     n_cells = _CELLS_CPU if weight.device.type == "cpu" else _CELLS_GPU
-    step = max(1, n_cells // max(cells_per_row, 1))
+    step = max(1, n_cells // max(cells_per_row, widest, 1))
     result = None
     with evaluation(module):
         for start in range(0, len(rows), step):

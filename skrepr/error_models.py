@@ -42,9 +42,9 @@ class ErrorModel(Part):
             (n, 1 + n_reconstructions, n_columns) that holds a row, the row minus its
             reconstruction, the reconstruction minus the reconstruction of that, ...:
 
-            - ``fit(errors)``: learn from the errors of normal rows, in float64. What is
-              learned is kept in buffers, whose shapes `build` already knows. A module
-              that has nothing to learn goes without this method.
+            - ``fit(errors)``: learn from the errors of normal rows, in float64, and
+              keep what is learned in buffers, in float32. A module that has nothing to
+              learn goes without this method.
             - ``forward(errors)``: the contributions of the columns to the score of a
               row, shape (n, n_columns), not negative. Their sum is minus the score.
 
@@ -56,9 +56,10 @@ class ErrorModel(Part):
 class MeanSquared(ErrorModel):
     """Mean squared error of the standardised columns.
 
-    All columns count alike, however well they can be reconstructed. The contribution
-    of a column is its share of the mean; a score of -1 is that of a row whose
-    reconstruction is no better than the mean of the training rows.
+    All columns count alike, however well they can be reconstructed. The mean is over
+    the columns that vary among the training rows, and the contribution of a column its
+    share of the mean. Rows that are reconstructed no better than by the means of the
+    training rows score -1 on average.
 
     Examples
     --------
@@ -77,8 +78,8 @@ class Diagonal(ErrorModel):
     """Squared error of every column over its variance among the training rows.
 
     An error counts by how unusual it is in its column. The contribution of a column is
-    its squared standardised error over the number of columns: the training rows have
-    the mean score -1.
+    its squared standardised error over the number of columns that vary. The training
+    rows have the mean score -1 (where errors vanish, a mean nearer to 0).
 
     Examples
     --------
@@ -97,7 +98,8 @@ class Covariance(ErrorModel):
     """Mahalanobis distance of a row together with its errors.
 
     A row, its error, and the error of reconstructing its reconstruction are taken as
-    one vector, whose mean and covariance are those of the training rows. So an error
+    one vector, whose mean and covariance are those of the training rows (of 10 000
+    random ones, or twice as many as the vector is long, if there are more). So an error
     counts by how unusual it is beside the errors of other columns and beside the row
     itself; and a strange row that the network reconstructs all the same is noticed,
     too. The score is minus the squared distance, over its mean among the training rows:
@@ -107,12 +109,15 @@ class Covariance(ErrorModel):
     least (ZCA-cor). They sum to minus the score exactly; where columns that usually
     agree differ, they share what that contributes.
 
+    `AutoencoderTransformer.score` does not depend on the error model, and a grid search
+    over its parameters needs a ``scoring`` of its own.
+
     Parameters
     ----------
     shrinkage : float, default=0.01
-        How far the correlations are shrunk towards none, in (0, 1]. What the training
-        rows never do, such as two equal columns that differ, counts at most 1 /
-        `shrinkage` times as much as it would without correlations.
+        How far the correlations are shrunk towards none, in (0, 1]. The smaller, the
+        more counts what the training rows never do, such as two equal columns that
+        differ.
     n_reconstructions : int, default=2
         How many times over a row is reconstructed: each time adds its error to the
         vector.
@@ -155,9 +160,10 @@ class _MeanSquared(nn.Module):
     def __init__(self, columns):
         super().__init__()
         self.register_buffer("std", _positive_std(columns))
+        self.n_varying = max(1, int(columns.varies.sum()))
 
     def forward(self, errors):
-        return (errors[:, 1] / self.std).square() / len(self.std)
+        return (errors[:, 1] / self.std).square() / self.n_varying
 
 
 class _Diagonal(nn.Module):
@@ -174,8 +180,7 @@ class _Diagonal(nn.Module):
 
     def fit(self, errors):
         mean, std = _mean_and_std(errors[:, 1], self.least)
-        self.mean.copy_(mean)
-        self.std.copy_(std)
+        self.mean, self.std = mean.float(), std.float()
 
     def forward(self, errors):
         return ((errors[:, 1] - self.mean) / self.std).square() / self.n_varying
@@ -184,7 +189,9 @@ class _Diagonal(nn.Module):
 class _Covariance(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
-    whitening: torch.Tensor
+    left: torch.Tensor
+    right: torch.Tensor
+    rest: torch.Tensor
 
     def __init__(self, shrinkage, n_reconstructions, columns):
         super().__init__()
@@ -193,28 +200,40 @@ class _Covariance(nn.Module):
         std = _positive_std(columns).repeat(1 + n_reconstructions)
         self.register_buffer("mean", torch.zeros_like(std))
         self.register_buffer("std", std)
-        self.register_buffer("whitening", torch.eye(len(std)))
         self.least = _LEAST_SPREAD * std
+        # The whitening matrix is left @ right + rest * identity.
+        for name in ("left", "right", "rest"):
+            self.register_buffer(name, torch.empty(0))
 
     def fit(self, errors):
         errors = errors.flatten(1)
         mean, std = _mean_and_std(errors, self.least)
-        self.mean.copy_(mean)
-        self.std.copy_(std)
-        standardised = ((errors - mean) / std).numpy()
-        whitening, typical = shrunk_whitening(standardised, self.shrinkage)
-        if typical > 0:
-            whitening /= np.sqrt(typical)
-        self.whitening.copy_(torch.from_numpy(whitening))
+        self.mean, self.std = mean.float(), std.float()
+        directions, factors, rest, typical = _shrunk_whitening(
+            ((errors - mean) / std).numpy(), self.shrinkage
+        )
+        left, right = directions * factors, directions.T
+        if not 0 < 2 * left.shape[1] <= len(left):  # one product takes less than two
+            left, right = left @ right + rest * np.eye(len(left)), right[:0]
+            rest = 0.0
+        scale = typical**-0.5 if typical > 0 else 1.0
+        self.left = torch.tensor(scale * left).float()
+        self.right = torch.tensor(right).float()
+        self.rest = torch.tensor(scale * rest).float()
 
     def forward(self, errors):
         standardised = (errors.flatten(1) - self.mean) / self.std
-        squares = matmul(standardised, self.whitening).square_()
-        return squares.view_as(errors).sum(1)
+        whitened = matmul(standardised, self.left)
+        if len(self.right):
+            whitened = matmul(whitened, self.right).add_(self.rest * standardised)
+        return whitened.square_().view_as(errors).sum(1)
 
 
-def shrunk_whitening(rows, shrinkage):
+def _shrunk_whitening(rows, shrinkage):
     """Compute the symmetric whitening matrix of a shrunk correlation matrix.
+
+    It is the inverse square root W of (1 - shrinkage) C + shrinkage I, with C the
+    correlation matrix of the rows.
 
     Parameters
     ----------
@@ -225,9 +244,11 @@ def shrunk_whitening(rows, shrinkage):
 
     Returns
     -------
-    whitening : ndarray of shape (k, k)
-        The inverse square root of (1 - shrinkage) C + shrinkage I, with C the
-        correlation matrix of the rows.
+    directions : ndarray of shape (k, r)
+        Orthonormal columns that span the rows.
+    factors : ndarray of shape (r,)
+    rest : float
+        W is (directions * factors) @ directions.T + rest * I.
     typical : float
         The mean squared length of the rows when they are whitened.
     """
@@ -241,9 +262,8 @@ def shrunk_whitening(rows, shrinkage):
         directions = rows.T @ directions[:, spans] / np.sqrt(n * variances)
     variances = np.maximum(variances, 0.0)
     shrunk = (1 - shrinkage) * variances + shrinkage
-    whitening = (directions * (shrunk**-0.5 - shrinkage**-0.5)) @ directions.T
-    whitening[np.diag_indices(k)] += shrinkage**-0.5
-    return whitening, np.sum(variances / shrunk)
+    rest = shrinkage**-0.5
+    return directions, shrunk**-0.5 - rest, rest, np.sum(variances / shrunk)
 
 
 def _positive_std(columns):

@@ -941,6 +941,10 @@ def test_parameters_table_and_weights_rebuild_the_estimator(
     again.table_ = Table.from_state(state)
     again.module_ = again._build_module(again.table_.columns).eval()
     again.module_.load_state_dict(torch.load(io.BytesIO(weights.getvalue())))
+    if hasattr(transformer, "error_model_"):
+        again.error_model_ = again._part("error_model").build(again.table_.columns)
+        for name, tensor in transformer.error_model_.state_dict().items():
+            setattr(again.error_model_, name, tensor)
     again.device_ = "cpu"
     again.n_features_in_ = len(again.table_.columns)
     again.feature_names_in_ = np.asarray(state["names"], dtype=object)

@@ -495,13 +495,24 @@ def test_without_calibration_there_are_no_p_values():
     X = gaussian(50, 0)
     detector = OutlierDetector(PCA(1), calibration=0.2).fit(X)
     detector.set_params(calibration=None).fit(X)
-    assert not hasattr(detector, "p_values")
     assert not hasattr(detector, "calibration_scores_")
-    with pytest.raises(AttributeError, match="no attribute 'p_values'") as info:
+    detector.set_params(calibration=0.2)  # what counts is how it was fitted
+    with pytest.raises(AttributeError, match="Set calibration to the share"):
         detector.p_values(X)
-    assert "Set calibration to the share" in str(info.value.__cause__ or info.value)
+    detector.fit(X).set_params(calibration=None)
+    assert len(detector.p_values(X)) == 50
     with pytest.raises(NotFittedError):
         OutlierDetector(PCA(1), calibration=0.2).p_values(X)
+
+
+def test_a_score_that_is_nan_is_the_strangest():
+    class Undefined(Norm):
+        def score_samples(self, X):
+            return np.where(X[:, 0] > 9, np.nan, super().score_samples(X))
+
+    detector = OutlierDetector(Undefined(), calibration=0.5).fit(gaussian(40, 0))
+    assert_allclose(detector.p_values(np.full((1, 2), 10.0)), 1 / 21)
+    assert detector.predict(np.full((1, 2), 10.0)) == -1
 
 
 def test_labels_follow_the_rows_that_are_not_held_out():
