@@ -339,8 +339,8 @@ class VAETransformer(DecodingTransformer):
     def score(self, X, y=None):
         """Compute the mean log-likelihood of the rows.
 
-        It may compare anything: components, likelihoods of the same kind, backbones
-        and training parameters.
+        It may compare components, likelihoods of the same kind, backbones and training
+        parameters; not values of ``trim``, where the rows to score hold outliers.
 
         Parameters
         ----------

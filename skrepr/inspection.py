@@ -1,8 +1,11 @@
 """Plots that explain anomaly scores. They need matplotlib."""
 
+from numbers import Integral, Real
+
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 
 from skrepr._outlier import OutlierDetector
 from skrepr._sklearn import safe_indexing
@@ -82,9 +85,10 @@ class ScoreDistributionDisplay:
     def plot(self, *, ax=None, **kwargs):
         """Plot the distribution.
 
-        The scores of far outliers would leave no room for the others. What lies further
-        below the threshold (or the median) than three times the distance from there to
-        the highest score is drawn at that distance.
+        The scores of far outliers would leave no room for the others. Scores are drawn
+        no lower than three spans below the threshold, or below the first quartile if
+        that is lower; a span is the distance of the quartiles, or of the threshold from
+        the highest score, whichever is larger.
 
         Parameters
         ----------
@@ -98,23 +102,31 @@ class ScoreDistributionDisplay:
         display : ScoreDistributionDisplay
             This object.
         """
-        ax = _axes(type(self).__name__, ax)
         scores = np.asarray(self.scores)
         shown = scores[np.isfinite(scores)]
-        if not len(shown):
+        if not len(shown) or np.isnan(scores).any():
             raise ValueError(
-                "There is no finite score to plot. Expected scores as an estimator's "
-                "score_samples returns them. Pass other rows."
+                "Scores must not be NaN, and one at least must be finite. Expected "
+                "scores as an estimator's score_samples returns them. Pass other rows."
             )
-        pivot = np.median(shown) if self.threshold is None else self.threshold
-        lowest = max(shown.min(), pivot - 3 * max(shown.max() - pivot, 0.0))
-        lowest = min(lowest, shown.max())
+        y = None if self.y is None else np.asarray(self.y).astype(str)
+        if y is not None and y.shape != scores.shape:
+            raise ValueError(
+                f"y has the shape {y.shape}, but there are {len(scores)} rows. "
+                "Expected one group for every row of X."
+            )
+        ax = _axes(type(self).__name__, ax)
+        first, third = np.quantile(shown, [0.25, 0.75])
+        span, pivot = third - first, first
+        if self.threshold is not None:
+            span = max(span, shown.max() - self.threshold)
+            pivot = min(pivot, self.threshold)
+        lowest = min(max(shown.min(), pivot - 3 * span), shown.max())
         scores = np.clip(scores, lowest, shown.max())
-        if self.y is None:
+        if y is None:
             groups = {"": scores}
         else:
-            y = np.asarray(self.y)
-            groups = {str(label): scores[y == label] for label in np.unique(y)}
+            groups = {label: scores[y == label] for label in np.unique(y)}
         options = {
             "bins": np.histogram_bin_edges(scores, bins=50),
             "density": self.y is not None,
@@ -158,6 +170,8 @@ class FeatureContributionsDisplay:
         The row, to be written beside the names.
     meaning : str, default="contribution to the anomaly score"
         What the contributions are.
+    row : int, default=None
+        Position of the row, for the title.
 
     Attributes
     ----------
@@ -190,14 +204,18 @@ class FeatureContributionsDisplay:
         feature_names,
         values=None,
         meaning="contribution to the anomaly score",
+        row=None,
     ):
         self.contributions = contributions
         self.feature_names = feature_names
         self.values = values
         self.meaning = meaning
+        self.row = row
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, row=None, max_features=10, ax=None):
+    def from_estimator(
+        cls, estimator, X, *, row=None, max_features=10, ax=None, **kwargs
+    ):
         """Explain the score of one row.
 
         Parameters
@@ -206,7 +224,8 @@ class FeatureContributionsDisplay:
             Fitted: an `AutoencoderTransformer`, whose contributions sum to minus the
             score; a `VAETransformer`, whose squared reconstruction errors take their
             place and do not; a Pipeline that ends in one of them, explained in the
-            features the last step gets; or an `OutlierDetector` around any of these.
+            features the last step gets and in their units; or an `OutlierDetector` or a
+            search with cross-validation around any of these.
         X : array-like or DataFrame of shape (n_samples, n_features)
             Rows.
         row : int, default=None
@@ -215,15 +234,18 @@ class FeatureContributionsDisplay:
             Features to show at most; the others share one bar.
         ax : matplotlib Axes, default=None
             Axes to plot on. If None, a new figure is made.
+        **kwargs : dict
+            Passed on to matplotlib's ``barh``.
 
         Returns
         -------
         display : FeatureContributionsDisplay
             Object that stores what it has plotted.
         """
+        check_is_fitted(estimator)
         if row is None:
             row = int(np.argmin(estimator.score_samples(X)))
-        elif not 0 <= row < len(X):
+        elif not isinstance(row, Integral) or not 0 <= row < len(X):
             raise ValueError(
                 f"row={row} is not a position in X, which has {len(X)} rows. Expected "
                 f"an integer from 0 to {len(X) - 1}. To look a label of the index up, "
@@ -248,9 +270,10 @@ class FeatureContributionsDisplay:
             contributions=contributions,
             feature_names=names,
             values=np.asarray(X)[0],
+            row=row,
             **options,
         )
-        return display.plot(max_features=max_features, ax=ax)
+        return display.plot(max_features=max_features, ax=ax, **kwargs)
 
     def plot(self, *, max_features=10, ax=None, **kwargs):
         """Plot the largest contributions.
@@ -269,6 +292,11 @@ class FeatureContributionsDisplay:
         display : FeatureContributionsDisplay
             This object.
         """
+        if not isinstance(max_features, Integral) or max_features < 1:
+            raise ValueError(
+                f"max_features={max_features!r} is not a number of features. Expected "
+                "a positive integer; one that is large enough shows all of them."
+            )
         ax = _axes(type(self).__name__, ax)
         contributions = np.asarray(self.contributions)
         order = np.argsort(-contributions, kind="stable")
@@ -277,7 +305,7 @@ class FeatureContributionsDisplay:
         labels = [self.feature_names[j] for j in shown]
         if self.values is not None:
             labels = [
-                f"{label} = {self.values[j]:.4g}"
+                f"{label} = {_written(self.values[j])}"
                 for label, j in zip(labels, shown, strict=True)
             ]
         if len(rest):
@@ -287,7 +315,9 @@ class FeatureContributionsDisplay:
         self.bars_ = ax.barh(positions, widths, **kwargs)
         ax.set_yticks(positions, labels)
         ax.invert_yaxis()
-        ax.set_xlabel(f"{self.meaning}, {contributions.sum():.3g} in all")
+        ax.set_xlabel(self.meaning)
+        which = "" if self.row is None else f"row {self.row}: "
+        ax.set_title(f"{which}{contributions.sum():.3g} in all")
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -300,6 +330,8 @@ def _last_step(estimator, X):
             estimator = estimator.estimator_
         elif isinstance(estimator, FrozenEstimator):
             estimator = estimator.estimator
+        elif hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
         elif isinstance(estimator, Pipeline):
             steps, estimator = estimator[:-1], estimator[-1]
             if len(steps):
@@ -311,8 +343,17 @@ def _last_step(estimator, X):
         else:
             break
     if names is None:
+        names = getattr(estimator, "feature_names_in_", None)
+    if names is None:
         names = [f"x{j}" for j in range(X.shape[1])]
     return estimator, X, [str(name) for name in names]
+
+
+def _written(value):
+    """Write a value of a table: whole numbers, such as codes and times, in full."""
+    if isinstance(value, Real) and float(value).is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return f"{value:.4g}"
 
 
 def _axes(name, ax):
@@ -322,6 +363,7 @@ def _axes(name, ax):
     except ImportError as error:
         raise ImportError(
             f"{name} needs matplotlib, which is not installed. Install it with "
-            "pip install matplotlib."
+            "pip install 'skrepr[plot]' or pip install matplotlib."
         ) from error
-    return plt.subplots()[1] if ax is None else ax
+    # Names of features are long: the layout makes room for them.
+    return plt.subplots(layout="constrained")[1] if ax is None else ax

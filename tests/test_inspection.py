@@ -9,7 +9,9 @@ import pytest
 from matplotlib import pyplot as plt
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
@@ -66,7 +68,7 @@ def test_far_outliers_leave_room_for_the_others():
     scores = np.r_[np.linspace(-2, -1, 99), -1e9, -np.inf]
     display = ScoreDistributionDisplay(scores=scores, threshold=-3.0).plot()
     low, high = display.ax_.get_xlim()
-    assert -10 < low < -9
+    assert -10 < low < -8
     assert high < 0
     assert heights(display.ax_).sum() == 101
     assert "2.0% are lower than shown" in display.ax_.get_xlabel()
@@ -85,15 +87,32 @@ def test_groups_have_a_histogram_each(frame):
     assert np.dot(heights(ax)[:9], widths) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("threshold", [-3.0, -4.99])
+def test_rows_that_nearly_all_lie_below_the_threshold_are_told_apart(threshold):
+    scores = np.linspace(-10, -5, 200)
+    if threshold < -4:
+        scores[-1] = -4.98
+    display = ScoreDistributionDisplay(scores=scores, threshold=threshold).plot()
+    assert "lower than shown" not in display.ax_.get_xlabel()
+    assert heights(display.ax_).max() < 10
+
+
+@pytest.mark.parametrize("y", [["a"] * 7, "normal"])
+def test_groups_of_another_number_of_rows_are_an_error(y):
+    with pytest.raises(ValueError, match="one group for every row"):
+        ScoreDistributionDisplay(scores=np.arange(9.0), y=y).plot()
+
+
 @pytest.mark.parametrize("scores", [[-1.0] * 5, [-1.0]])
 def test_equal_scores_can_be_plotted(scores):
     for threshold in None, -1.0, -5.0, 3.0:
         ScoreDistributionDisplay(scores=np.array(scores), threshold=threshold).plot()
 
 
-def test_no_finite_score_is_an_error():
-    with pytest.raises(ValueError, match="no finite score"):
-        ScoreDistributionDisplay(scores=np.array([-np.inf])).plot()
+@pytest.mark.parametrize("scores", [[-np.inf], [np.nan, -1.0]])
+def test_scores_that_cannot_be_plotted_are_an_error(scores):
+    with pytest.raises(ValueError, match="Scores must not be NaN"):
+        ScoreDistributionDisplay(scores=np.array(scores)).plot()
 
 
 # The features behind the score of a row.
@@ -116,6 +135,7 @@ def test_bars_are_the_contributions_the_largest_first(autoencoder, frame):
     largest = frame.columns[contributions.argmax()]
     first = display.ax_.get_yticklabels()[0].get_text()
     assert first == f"{largest} = {frame[largest].iloc[7]:.4g}"
+    assert display.row == 7
     assert_allclose(sum(widths), -autoencoder.score_samples(frame)[7])
 
 
@@ -168,7 +188,12 @@ def test_what_cannot_be_explained_is_an_error(autoencoder, frame):
     from_estimator = FeatureContributionsDisplay.from_estimator
     with pytest.raises(TypeError, match="PCA does not tell what features contribute"):
         from_estimator(OutlierDetector(PCA(2)).fit(frame), frame)
-    for row in 80, -1:
+    for max_features in None, 0, 2.5:
+        with pytest.raises(ValueError, match="Expected a positive integer"):
+            from_estimator(autoencoder, frame, max_features=max_features)
+    with pytest.raises(NotFittedError):
+        from_estimator(OutlierDetector(PCA(2)), frame, row=0)
+    for row in 80, -1, 1.5, "a":
         with pytest.raises(ValueError, match="not a position in X, which has 80 rows"):
             from_estimator(autoencoder, frame, row=row)
 
@@ -188,3 +213,16 @@ except ImportError as error:
     )
     assert "ScoreDistributionDisplay needs matplotlib" in done.stdout
     assert "pip install matplotlib" in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_whole_numbers_are_written_in_full(frame):
+    X = frame.assign(a=1_700_043_581 + np.arange(80))
+    autoencoder = AutoencoderTransformer(2, max_iter=5, random_state=0).fit(X)
+    search = GridSearchCV(autoencoder, {"n_components": [2]}, cv=2).fit(X)
+    for estimator in autoencoder, search:
+        display = FeatureContributionsDisplay.from_estimator(
+            estimator, X.to_numpy(), row=3, color="red"
+        )
+        assert "a = 1700043584" in bars(display)
+        assert display.ax_.get_title().startswith("row 3: ")

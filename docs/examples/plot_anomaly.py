@@ -75,7 +75,6 @@ print(f"           {suspicious[is_malignant].mean():.1%} of the malignant ones")
 # strangest row.
 
 FeatureContributionsDisplay.from_estimator(autoencoder, new)
-plt.tight_layout()
 plt.show()
 
 # %%
