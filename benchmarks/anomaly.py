@@ -192,6 +192,7 @@ ABLATION = {
     "one reconstruction": variant(error_model=Covariance(n_reconstructions=1)),
     "diagonal": variant(error_model="diagonal"),
     "mean squared": variant(error_model="mean_squared"),
+    "shrinkage 0.01": variant(error_model=Covariance(shrinkage=0.01)),
     "untrimmed": variant(trim=0.0),
     "untrained": variant(learning_rate=1e-12),
     "width 256": variant(backbone=MLP((256, 256))),

@@ -114,7 +114,7 @@ class Covariance(ErrorModel):
 
     Parameters
     ----------
-    shrinkage : float, default=0.01
+    shrinkage : float, default=0.1
         How far the correlations are shrunk towards none, in (0, 1]. The smaller, the
         more counts what the training rows never do, such as two equal columns that
         differ.
@@ -135,8 +135,8 @@ class Covariance(ErrorModel):
     --------
     >>> from skrepr import AutoencoderTransformer
     >>> from skrepr.error_models import Covariance
-    >>> AutoencoderTransformer(error_model=Covariance(shrinkage=0.1))
-    AutoencoderTransformer(error_model=Covariance(shrinkage=0.1))
+    >>> AutoencoderTransformer(error_model=Covariance(shrinkage=0.01))
+    AutoencoderTransformer(error_model=Covariance(shrinkage=0.01))
     """
 
     _parameter_constraints: dict = {
@@ -144,7 +144,7 @@ class Covariance(ErrorModel):
         "n_reconstructions": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def __init__(self, shrinkage=0.01, n_reconstructions=2):
+    def __init__(self, shrinkage=0.1, n_reconstructions=2):
         self.shrinkage = shrinkage
         self.n_reconstructions = n_reconstructions
 

@@ -277,12 +277,12 @@ def test_a_wide_table_takes_no_square_matrix():
     assert_allclose(contributions.sum(axis=1), -ae.score_samples(new))
     errors = errors_of(ae, X, 2).reshape(40, -1)
     errors = (errors - errors.mean(0)) / errors.std(0)
-    gram = np.linalg.inv(0.99 / 40 * errors @ errors.T + 0.01 * np.eye(40))
+    gram = np.linalg.inv(0.9 / 40 * errors @ errors.T + 0.1 * np.eye(40))
     # The Woodbury identity, of the first training row.
     inner = errors @ errors[0]
-    distance = (errors[0] @ errors[0] - 0.99 / 40 * inner @ gram @ inner) / 0.01
+    distance = (errors[0] @ errors[0] - 0.9 / 40 * inner @ gram @ inner) / 0.1
     inner = errors @ errors.T
-    mean = np.trace(inner - 0.99 / 40 * inner @ gram @ inner) / 0.01 / 40
+    mean = np.trace(inner - 0.9 / 40 * inner @ gram @ inner) / 0.1 / 40
     assert ae.score_samples(X[:1])[0] == pytest.approx(-distance / mean, rel=1e-3)
 
 
