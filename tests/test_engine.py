@@ -546,7 +546,8 @@ def test_evaluation_by_stacks_is_the_modules_own(dtype):
             super().__init__()
             self.inside = mlp(3, 8, 2).to(dtype)
 
-    module, x = Module(), torch.randn(7, 3, dtype=dtype)
+    x = torch.randn(7, 3, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    module = Module()
     expected = module.inside(x).detach()
     engine.for_evaluation(module)
     assert isinstance(module.inside.forward, Stack)
