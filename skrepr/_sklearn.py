@@ -7,6 +7,7 @@ from sklearn.utils._param_validation import (
     Interval,
     StrOptions,
     validate_parameter_constraints,
+    validate_params,
 )
 from sklearn.utils.validation import _num_samples as num_samples
 
@@ -18,4 +19,5 @@ __all__ = [
     "num_samples",
     "safe_indexing",
     "validate_parameter_constraints",
+    "validate_params",
 ]
