@@ -134,9 +134,10 @@ class AutoencoderTransformer(DecodingTransformer):
     likelihood : {"gaussian", "bernoulli"} or Likelihood, default="gaussian"
         What is minimised: the squared error of the standardised columns, or the binary
         cross-entropy of columns in [0, 1].
-    augmentation : {"gaussian_noise", "feature_masking", "feature_corruption"}, \
-            Augmentation or None, default="gaussian_noise"
-        Change of the encoder's input that is to be undone. None trains a plain
+    augmentation : {"gaussian_noise", "feature_masking", "feature_corruption", \
+            "mixup"}, Augmentation, callable or None, default="gaussian_noise"
+        Change of the encoder's input that is to be undone, or a function that makes
+        it, see :class:`~skrepr.augmentations.Augmentation`. None trains a plain
         autoencoder.
     penalty : {"l1"}, Penalty or None, default=None
         Penalty on the code. "l1" favours sparse codes.

@@ -155,8 +155,9 @@ _ACTIVATIONS: dict[type, _Activation] = {
 
 
 def is_own(module):
-    """Tell whether the class of a module is this package's."""
-    return type(module).__module__.startswith("skrepr.")
+    """Tell whether a module's code is this package's and calls none of a user's."""
+    own_class = type(module).__module__.startswith("skrepr.")
+    return own_class and not getattr(module, "calls_user", False)
 
 
 def _is_altered(thing):

@@ -3,20 +3,38 @@
 All work on the matrix the modules see, where numeric columns are standardised.
 """
 
+import copy
 import math
 from numbers import Real
 
 import torch
 from torch import nn
 
-from skrepr._sklearn import Interval
+from skrepr._engine import is_own
+from skrepr._sklearn import Interval, StrOptions
 from skrepr.parts import Part, part_constraint
 
 
 class Augmentation(Part):
     """Base class of the augmentations.
 
-    An augmentation of your own implements `build`.
+    A function ``f(x, generator)`` may stand in the place of an augmentation, in
+    estimators and in `Compose`. It gets a batch of rows (n, n_columns), a float32
+    tensor, and returns a tensor of that shape; its random numbers come from
+    ``generator``, a ``torch.Generator`` on the device of ``x``. For parameters that a
+    grid search reaches, derive a class and implement `build`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn.datasets import load_wine
+    >>> from skrepr import AutoencoderTransformer
+    >>> def flip_signs(x, generator):
+    ...     u = torch.empty_like(x).uniform_(generator=generator)
+    ...     return torch.where(u < 0.1, -x, x)
+    >>> ae = AutoencoderTransformer(augmentation=flip_signs, max_iter=5, random_state=0)
+    >>> ae.fit(load_wine().data).n_iter_
+    5
     """
 
     def build(self, columns):
@@ -30,8 +48,10 @@ class Augmentation(Part):
         Returns
         -------
         torch.nn.Module
-            Its ``forward(x, generator)`` maps a batch (n, n_columns) to a new tensor
-            of that shape. Every random number comes from ``generator``.
+            Its ``forward(x, generator, ids=None)`` maps a batch (n, n_columns) to a
+            new tensor of that shape. Every random number comes from ``generator``.
+            ``ids`` (n,) are integers, if it is known which rows belong together: rows
+            of one class have the same, and rows without a label one of their own.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
 
@@ -62,21 +82,7 @@ class GaussianNoise(Augmentation):
 
     def build(self, columns):
         """Build the function that changes a batch."""
-        scale = self.scale
-        if isinstance(scale, Real):
-            return _GaussianNoise(scale, scale, columns)
-        if (
-            len(scale) != 2
-            or not all(isinstance(bound, Real) for bound in scale)
-            or not 0 <= scale[0] <= scale[1] < math.inf
-        ):
-            raise ValueError(
-                "The 'scale' parameter of GaussianNoise must be a number from 0 on, or "
-                "a pair (lowest, highest) of such numbers in this order. Got "
-                f"{scale!r} instead."
-            )
-        lowest, highest = scale
-        return _GaussianNoise(lowest, highest, columns)
+        return _GaussianNoise(_bounds(self, "scale", math.inf), columns)
 
 
 class FeatureMasking(Augmentation):
@@ -84,8 +90,9 @@ class FeatureMasking(Augmentation):
 
     Parameters
     ----------
-    rate : float, default=0.3
-        Probability that a cell is masked, in [0, 1].
+    rate : float or pair of floats, default=0.3
+        Probability that a cell is masked, in [0, 1]. From a pair (lowest, highest)
+        every row draws its own, uniformly.
 
     Examples
     --------
@@ -94,31 +101,43 @@ class FeatureMasking(Augmentation):
     AutoencoderTransformer(augmentation='feature_masking')
     """
 
-    _parameter_constraints: dict = {"rate": [Interval(Real, 0, 1, closed="both")]}
+    _parameter_constraints: dict = {
+        "rate": [Interval(Real, 0, 1, closed="both"), tuple, list]
+    }
 
     def __init__(self, rate=0.3):
         self.rate = rate
 
     def build(self, columns):
         """Build the function that changes a batch."""
-        return _FeatureMasking(self.rate, columns)
+        return _FeatureMasking(_bounds(self, "rate", 1), columns)
 
 
 class FeatureCorruption(Augmentation):
     """Replace random cells by random values of their column.
 
-    The replacements are drawn from all the rows of the batch, itself a random sample of
-    the training rows: draws from the column's own empirical marginal distribution.
+    The replacements are drawn from the rows of the batch, itself a random sample of the
+    training rows: draws from the column's own empirical distribution.
 
     Parameters
     ----------
-    rate : float, default=0.3
-        Probability that a cell is replaced, in [0, 1].
+    rate : float or pair of floats, default=0.3
+        Probability that a cell is replaced, in [0, 1]. From a pair (lowest, highest)
+        every row draws its own, uniformly.
+    donors : {"all", "class"}, default="all"
+        The rows of the batch that a replacement may come from: all, or those of the
+        row's own class, so that the changed row remains typical of it. Classes are
+        known where labels decide which rows belong together; a row that is the only one
+        of its class, has no label, or is not known by its class draws from all rows.
 
     References
     ----------
     Bahri, Jiang, Tay and Metzler, "SCARF: Self-Supervised Contrastive Learning using
     Random Feature Corruption", ICLR 2022.
+
+    Cui, Hosseinzadeh, Ma, Wu, Sui and Golestan, "Tabular Data Contrastive Learning via
+    Class-Conditioned and Feature-Correlation Based Augmentation", arXiv:2404.17489,
+    2024.
 
     Examples
     --------
@@ -128,14 +147,56 @@ class FeatureCorruption(Augmentation):
     ContrastiveTransformer(augmentation=FeatureCorruption(rate=0.6))
     """
 
-    _parameter_constraints: dict = {"rate": [Interval(Real, 0, 1, closed="both")]}
+    _parameter_constraints: dict = {
+        "rate": [Interval(Real, 0, 1, closed="both"), tuple, list],
+        "donors": [StrOptions({"all", "class"})],
+    }
 
-    def __init__(self, rate=0.3):
+    def __init__(self, rate=0.3, donors="all"):
         self.rate = rate
+        self.donors = donors
 
     def build(self, columns):
         """Build the function that changes a batch."""
-        return _FeatureCorruption(self.rate)
+        return _FeatureCorruption(_bounds(self, "rate", 1), self.donors == "class")
+
+
+class Mixup(Augmentation):
+    """Mix every row with another one.
+
+    ``λ x + (1 - λ) x_other``, where the other is a random row of the batch, and every
+    row draws its own share λ uniformly between `min_share` and 1.
+
+    Parameters
+    ----------
+    min_share : float, default=0.5
+        The least share of the row itself, in [0, 1]. Below 0.5 a row may become more
+        like the other one than like itself.
+
+    References
+    ----------
+    Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: Beyond Empirical Risk Minimization",
+    ICLR 2018.
+
+    Verma, Luong, Kawaguchi, Pham and Le, "Towards Domain-Agnostic Contrastive
+    Learning", ICML 2021.
+
+    Examples
+    --------
+    >>> from skrepr import ContrastiveTransformer
+    >>> from skrepr.augmentations import Mixup
+    >>> ContrastiveTransformer(augmentation=Mixup(min_share=0.8))
+    ContrastiveTransformer(augmentation=Mixup(min_share=0.8))
+    """
+
+    _parameter_constraints: dict = {"min_share": [Interval(Real, 0, 1, closed="both")]}
+
+    def __init__(self, min_share=0.5):
+        self.min_share = min_share
+
+    def build(self, columns):
+        """Build the function that changes a batch."""
+        return _Mixup(self.min_share)
 
 
 class Compose(Augmentation):
@@ -143,9 +204,10 @@ class Compose(Augmentation):
 
     Parameters
     ----------
-    first, second : str or Augmentation
-        Names or parts, themselves perhaps compositions. A grid search reaches their
-        parameters as ``augmentation__first__rate``.
+    first, second : str, Augmentation or callable
+        Names or parts, themselves perhaps compositions, or functions, see
+        `Augmentation`. A grid search reaches the parameters of parts as
+        ``augmentation__first__rate``.
 
     Examples
     --------
@@ -167,47 +229,117 @@ class Compose(Augmentation):
         )
 
 
+class _Function(Augmentation):
+    """What a user's function is in the place of an augmentation."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def build(self, columns):
+        # A function is a value, as parts are: a module would be trained in place.
+        is_module = isinstance(self.function, nn.Module)
+        return _Call(copy.deepcopy(self.function) if is_module else self.function)
+
+
+def _bounds(part, name, most):
+    """Return lowest and highest of a parameter that is a number or a pair of them."""
+    value = getattr(part, name)
+    if isinstance(value, Real):
+        return value, value
+    if (
+        len(value) != 2
+        or not all(isinstance(bound, Real) for bound in value)
+        or not 0 <= value[0] <= value[1] <= most
+        or math.isinf(value[1])
+    ):
+        numbers = (
+            "a number from 0 on" if math.isinf(most) else f"a number in [0, {most}]"
+        )
+        raise ValueError(
+            f"The {name!r} parameter of {type(part).__name__} must be {numbers}, or a "
+            "pair (lowest, highest) of such numbers in this order. Got "
+            f"{value!r} instead."
+        )
+    return tuple(value)
+
+
+def _draw(x, bounds, generator):
+    """Draw a number for every row, uniformly; of equal bounds return the one."""
+    lowest, highest = bounds
+    if lowest == highest:
+        return lowest
+    return x.new_empty(x.shape[0], 1).uniform_(lowest, highest, generator=generator)
+
+
+def _draw_donors(x, ids, generator):
+    """Draw for every cell a row of the same id; of all, for an id that is alone."""
+    _, group, sizes = ids.unique(return_inverse=True, return_counts=True)
+    by_group = group.argsort(stable=True)
+    first = sizes.cumsum(0) - sizes
+    alone = sizes == 1
+    first, sizes = first.masked_fill(alone, 0), sizes.masked_fill(alone, len(ids))
+    u = torch.empty_like(x).uniform_(generator=generator)
+    return by_group[first[group, None] + (u * sizes[group, None]).long()]
+
+
 class _GaussianNoise(nn.Module):
     std: torch.Tensor
 
-    def __init__(self, lowest, highest, columns):
+    def __init__(self, bounds, columns):
         super().__init__()
-        self.lowest = lowest
-        self.highest = highest
+        self.bounds = bounds
         self.register_buffer("std", torch.as_tensor(columns.std).float())
 
-    def forward(self, x, generator):
+    def forward(self, x, generator, ids=None):
         noise = torch.empty_like(x).normal_(generator=generator)
-        if self.lowest == self.highest:
-            return torch.addcmul(x, noise, self.lowest * self.std)
-        scale = x.new_empty(x.shape[0], 1)
-        scale.uniform_(self.lowest, self.highest, generator=generator)
-        return torch.addcmul(x, noise.mul_(self.std), scale)
+        scale = _draw(x, self.bounds, generator)
+        return torch.addcmul(x, noise, scale * self.std)
 
 
 class _FeatureMasking(nn.Module):
     mean: torch.Tensor
 
-    def __init__(self, rate, columns):
+    def __init__(self, bounds, columns):
         super().__init__()
-        self.rate = rate
+        self.bounds = bounds
         self.register_buffer("mean", torch.as_tensor(columns.mean).float())
 
-    def forward(self, x, generator):
-        mask = torch.empty_like(x).uniform_(generator=generator) < self.rate
+    def forward(self, x, generator, ids=None):
+        rate = _draw(x, self.bounds, generator)
+        mask = torch.empty_like(x).uniform_(generator=generator) < rate
         return torch.where(mask, self.mean, x)
 
 
 class _FeatureCorruption(nn.Module):
-    def __init__(self, rate):
+    def __init__(self, bounds, within_class):
         super().__init__()
-        self.rate = rate
+        self.bounds = bounds
+        self.within_class = within_class
 
-    def forward(self, x, generator):
-        n, d = x.shape
-        corrupt = torch.empty_like(x).uniform_(generator=generator) < self.rate
-        donors = torch.randint(n, (n, d), generator=generator, device=x.device)
+    def forward(self, x, generator, ids=None):
+        rate = _draw(x, self.bounds, generator)
+        corrupt = torch.empty_like(x).uniform_(generator=generator) < rate
+        if self.within_class and ids is not None:
+            donors = _draw_donors(x, ids, generator)
+        else:
+            donors = torch.randint(
+                x.shape[0], x.shape, generator=generator, device=x.device
+            )
         return torch.where(corrupt, x.gather(0, donors), x)
+
+
+class _Mixup(nn.Module):
+    def __init__(self, min_share):
+        super().__init__()
+        self.min_share = min_share
+
+    def forward(self, x, generator, ids=None):
+        n, device = x.shape[0], x.device
+        # A step of 1 to n - 1 rows leads to any row but the own; a row alone stays.
+        step = torch.randint(1, max(n, 2), (n,), generator=generator, device=device)
+        others = x[(torch.arange(n, device=device) + step) % n]
+        share = x.new_empty(n, 1).uniform_(self.min_share, 1, generator=generator)
+        return torch.lerp(others, x, share)
 
 
 class _Compose(nn.Module):
@@ -215,16 +347,38 @@ class _Compose(nn.Module):
         super().__init__()
         self.first = first
         self.second = second
+        self.calls_user = not (is_own(first) and is_own(second))
 
-    def forward(self, x, generator):
-        return self.second(self.first(x, generator), generator)
+    def forward(self, x, generator, ids=None):
+        return self.second(self.first(x, generator, ids), generator, ids)
+
+
+class _Call(nn.Module):
+    calls_user = True
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x, generator, ids=None):
+        changed = self.function(x.clone(), generator)  # which it may write to
+        is_tensor = isinstance(changed, torch.Tensor)
+        if not is_tensor or changed.shape != x.shape:
+            got = f"the shape {tuple(changed.shape)}" if is_tensor else type(changed)
+            raise ValueError(
+                f"The augmentation {self.function!r} must return a tensor of the shape "
+                f"{tuple(x.shape)} of the batch it is given. Got {got} instead."
+            )
+        return changed.to(x)
 
 
 Augmentation.names = {
     "gaussian_noise": GaussianNoise,
     "feature_masking": FeatureMasking,
     "feature_corruption": FeatureCorruption,
+    "mixup": Mixup,
 }
+Augmentation.of_callable = _Function
 Compose._parameter_constraints = {
     "first": part_constraint(Augmentation),
     "second": part_constraint(Augmentation),

@@ -1,5 +1,7 @@
 """What every part obeys: a small value that stands for one exclusive choice."""
 
+from collections.abc import Callable
+
 from sklearn.base import BaseEstimator
 
 from skrepr._sklearn import StrOptions, validate_parameter_constraints
@@ -9,7 +11,8 @@ class TakesParts(BaseEstimator):
     """Mixin of whatever has parameters that are parts: estimators, some parts.
 
     ``_part_kinds`` maps such a parameter to the base class of its parts, whose
-    ``names`` are the strings that stand for a part at its default settings.
+    ``names`` are the strings that stand for a part at its default settings. Where
+    functions may be parts, its ``of_callable`` is the part that calls one.
     """
 
     _part_kinds: dict = {}
@@ -36,14 +39,15 @@ class TakesParts(BaseEstimator):
             value = params.get(name, getattr(self, name, None))
             if not nested or name not in self._part_kinds:
                 continue
-            if value is None:
-                known = ", ".join(repr(known) for known in self._part_kinds[name].names)
-                raise ValueError(
-                    f"{key!r} cannot be set: {name} is None, which has no parameters. "
-                    f"Set {name} to a part or one of the names {known} first."
-                )
             if isinstance(value, str):
                 params[name] = self._resolve(name, value)
+            elif not hasattr(value, "set_params"):
+                known = ", ".join(repr(known) for known in self._part_kinds[name].names)
+                raise ValueError(
+                    f"{key!r} cannot be set: {name} is {value!r}, which has no "
+                    f"parameters. Set {name} to a part or one of the names {known} "
+                    "first."
+                )
         return super().set_params(**params)
 
     def _part(self, name):
@@ -61,10 +65,13 @@ class TakesParts(BaseEstimator):
             return value
         if isinstance(value, str) and value in kind.names:
             return kind.names[value]()
+        if kind.of_callable and callable(value) and not isinstance(value, type):
+            return kind.of_callable(value)
         known = ", ".join(repr(known) for known in sorted(kind.names))
+        function = ", a function" if kind.of_callable else ""
         raise ValueError(
             f"The {name!r} parameter of {type(self).__name__} must be one of the names "
-            f"{known} or an instance of {kind.__module__}.{kind.__name__}. "
+            f"{known}{function} or an instance of {kind.__module__}.{kind.__name__}. "
             f"Got {value!r} instead."
         )
 
@@ -85,6 +92,9 @@ class Part(TakesParts):
 
     #: Names that stand for a part of this kind at its default settings.
     names: dict = {}
+
+    #: Makes a part of this kind of a function; None if functions are no such parts.
+    of_callable: Callable[[Callable], "Part"] | None = None
 
     def _validate(self):
         validate_parameter_constraints(
@@ -108,4 +118,5 @@ def part_constraint(kind, *, optional=False):
     -------
     list
     """
-    return [StrOptions(set(kind.names)), kind] + ([None] if optional else [])
+    functions = [callable] if kind.of_callable else []
+    return [StrOptions(set(kind.names)), kind, *functions, *([None] * optional)]

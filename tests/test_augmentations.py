@@ -4,21 +4,34 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from scipy.stats import ks_2samp
+from scipy.stats import ks_2samp, kstest, uniform
 
+from skrepr import AutoencoderTransformer, ContrastiveTransformer
 from skrepr._table import Table
 from skrepr.augmentations import (
     Compose,
     FeatureCorruption,
     FeatureMasking,
     GaussianNoise,
+    Mixup,
 )
+
+
+def flip(x, generator):
+    """Flip the signs of some cells, as a user may write it."""
+    return torch.where(torch.empty_like(x).uniform_(generator=generator) < 0.3, -x, x)
+
 
 ALL = {
     "noise": GaussianNoise(0.5),
     "masking": FeatureMasking(0.4),
+    "masking at a random rate": FeatureMasking((0.1, 0.7)),
     "corruption": FeatureCorruption(0.4),
+    "corruption at a random rate": FeatureCorruption((0.1, 0.7)),
+    "corruption within classes": FeatureCorruption(0.4, donors="class"),
+    "mixup": Mixup(),
     "composition": Compose("feature_corruption", "gaussian_noise"),
+    "function": Compose(flip, flip),
 }
 
 
@@ -34,21 +47,23 @@ def correlated(n=20_000):
     return X * [1, 50, 0.2] + [0, 1000, 3]
 
 
-def augment(part, X, standardize=True, seed=0):
+def augment(part, X, standardize=True, seed=0, ids=None):
     """Return the matrix of X, its augmented copy and the column layout."""
     table = Table.fit(X, standardize=standardize, original=X)
     matrix = torch.from_numpy(table.to_matrix(X, np.float32))
-    changed = part.build(table.columns)(matrix, generator(seed))
+    ids = ids if ids is None else torch.as_tensor(ids)
+    changed = part.build(table.columns)(matrix, generator(seed), ids)
     return matrix.numpy(), changed.numpy(), table.columns
 
 
+@pytest.mark.parametrize("ids", [None, np.arange(50) % 7])
 @pytest.mark.parametrize("part", ALL.values(), ids=ALL)
-def test_the_generator_decides_everything(part):
+def test_the_generator_decides_everything(part, ids):
     X = correlated(50)
     state = torch.get_rng_state()
-    before, a, _ = augment(part, X)
-    assert np.array_equal(a, augment(part, X)[1])
-    assert not np.array_equal(a, augment(part, X, seed=1)[1])
+    before, a, _ = augment(part, X, ids=ids)
+    assert np.array_equal(a, augment(part, X, ids=ids)[1])
+    assert not np.array_equal(a, augment(part, X, seed=1, ids=ids)[1])
     assert not np.array_equal(a, before)
     assert torch.equal(state, torch.get_rng_state())
 
@@ -67,9 +82,10 @@ def test_the_batch_itself_is_not_changed(part):
     X = correlated(50)
     table = Table.fit(X, standardize=True, original=X)
     matrix = torch.from_numpy(table.to_matrix(X, np.float32))
-    before = matrix.clone()
-    part.build(table.columns)(matrix, generator())
+    before, ids = matrix.clone(), torch.arange(50) % 7
+    part.build(table.columns)(matrix, generator(), ids)
     assert torch.equal(matrix, before)
+    assert torch.equal(ids, torch.arange(50) % 7)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +94,11 @@ def test_the_batch_itself_is_not_changed(part):
         GaussianNoise(0.0),
         FeatureMasking(0.0),
         FeatureCorruption(0.0),
+        FeatureCorruption((0.0, 0.0), donors="class"),
+        Mixup(1.0),
         Compose(FeatureMasking(0.0), FeatureCorruption(0.0)),
+        Compose(lambda x, generator: x, Mixup(1.0)),
     ],
-    ids=ALL,
 )
 def test_at_rate_0_nothing_changes(part):
     before, after, _ = augment(part, correlated(100))
@@ -102,12 +120,40 @@ def test_every_row_draws_its_own_scale_of_the_noise(standardize):
     assert np.abs(np.corrcoef(noise.T) - np.eye(3)).max() < 0.03
 
 
+@pytest.mark.parametrize("part", [FeatureMasking, FeatureCorruption])
+def test_every_row_draws_its_own_rate(part):
+    before, after, _ = augment(part((0.2, 0.8)), correlated(20_000))
+    changed = before != after
+    assert_allclose(changed.mean(axis=0), 0.5, atol=0.015)
+    # Given its rate, cells of a row change by themselves: what they have in common is
+    # the variance of the rate.
+    expected = np.where(np.eye(3), 0.25, 0.6**2 / 12)
+    assert_allclose(np.cov(changed.T), expected, atol=0.005)
+
+
+@pytest.mark.parametrize("bounds", [(0.3, 0.3), [0.3, 0.3]])
+@pytest.mark.parametrize("part", [GaussianNoise, FeatureMasking, FeatureCorruption])
+def test_a_pair_of_equal_numbers_is_the_number(part, bounds):
+    X = correlated(50)
+    assert np.array_equal(augment(part(bounds), X)[1], augment(part(0.3), X)[1])
+
+
 @pytest.mark.parametrize(
-    "scale", [(1.0, 0.5), (-0.1, 1.0), (0.0,), (0.0, 1.0, 2.0), (0.0, np.inf), ("a", 1)]
+    "bounds", [(1.0, 0.5), (-0.1, 1.0), (0.0,), (0, 0.5, 1), (0.0, np.inf), ("a", 1)]
 )
-def test_a_pair_that_is_no_range_is_an_error(scale):
-    with pytest.raises(ValueError, match=r"'scale' .*GaussianNoise.*lowest, highest"):
-        augment(GaussianNoise(scale), correlated(9))
+@pytest.mark.parametrize("part", [GaussianNoise, FeatureMasking, FeatureCorruption])
+def test_a_pair_that_is_no_range_is_an_error(part, bounds):
+    name = "scale" if part is GaussianNoise else "rate"
+    message = rf"'{name}' .*{part.__name__}.*lowest, highest"
+    with pytest.raises(ValueError, match=message):
+        augment(part(bounds), correlated(9))
+
+
+def test_scales_may_exceed_1_and_rates_may_not():
+    augment(GaussianNoise((0.5, 2.0)), correlated(9))
+    for part in FeatureMasking, FeatureCorruption:
+        with pytest.raises(ValueError, match=r"a number in \[0, 1\].*\(0.5, 2.0\)"):
+            augment(part((0.5, 2.0)), correlated(9))
 
 
 @pytest.mark.parametrize("standardize", [True, False])
@@ -152,6 +198,155 @@ def test_corruption_keeps_marginals_and_breaks_dependence():
     assert (ks_2samp(before, after).statistic < 0.02).all()
     assert np.corrcoef(before.T)[0, 1] > 0.99
     assert np.abs(np.corrcoef(after.T) - np.eye(3)).max() < 0.03
+
+
+def donors(ids, donors="class", n_columns=20_000):
+    """Return the share of every row (columns) among what a row (rows) is given."""
+    n = 5
+    x = torch.arange(n).float()[:, None].expand(n, n_columns)
+    module = FeatureCorruption(1.0, donors=donors).build(None)
+    given = module(x, generator(), ids if ids is None else torch.tensor(ids))
+    return np.stack([(given == i).float().mean(1).numpy() for i in range(n)], axis=1)
+
+
+def test_donors_of_a_class_are_drawn_alike():
+    third, fifth = [1 / 3, 0, 1 / 3, 1 / 3, 0], [1 / 5] * 5
+    expected = [third, fifth, third, third, fifth]  # the others are alone
+    assert_allclose(donors([7, -3, 7, 7, 9]), expected, atol=0.015)
+    two, three = [0, 0.5, 0, 0, 0.5], [1 / 3, 0, 1 / 3, 1 / 3, 0]
+    assert_allclose(donors([4, 2, 4, 4, 2]), [three, two, three, three, two], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("ids", "which"),
+    [(None, "class"), (None, "all"), ([0, 0, 1, 1, 1], "all"), (range(5), "class")],
+)
+def test_donors_are_all_rows_where_no_class_is_known_or_asked_for(ids, which):
+    ids = ids if ids is None else list(ids)
+    assert_allclose(donors(ids, which), np.full((5, 5), 0.2), atol=0.015)
+
+
+def test_donors_keep_the_distribution_of_the_class_and_break_its_dependence():
+    X, ids = correlated(20_000), np.arange(20_000) % 2
+    X[ids == 1] = X[ids == 1] * [3, 1, 2] + [5, -500, 1]
+    for part in (
+        FeatureCorruption(1.0, donors="class"),
+        Compose(FeatureCorruption(1.0, donors="class"), FeatureCorruption(0.0)),
+    ):
+        before, after, _ = augment(part, X, ids=ids)
+        for k in 0, 1:
+            old, new = before[ids == k], after[ids == k]
+            assert (ks_2samp(old, new).statistic < 0.03).all()
+            assert np.abs(np.corrcoef(new.T) - np.eye(3)).max() < 0.03
+
+
+def test_the_rate_holds_within_classes_too():
+    part = FeatureCorruption(0.3, donors="class")
+    before, after, _ = augment(part, correlated(), ids=np.arange(20_000) % 100)
+    # One draw in 200 is of the row itself.
+    assert_allclose((before != after).mean(axis=0), 0.3 * 199 / 200, atol=0.015)
+
+
+def mixed(n, min_share):
+    """Return the rows that mixup made of unit vectors: shares lie open."""
+    return Mixup(min_share).build(None)(torch.eye(n), generator()).numpy()
+
+
+@pytest.mark.parametrize("min_share", [0.0, 0.5, 0.9])
+def test_mixup_shares_a_row_with_one_other(min_share):
+    n = 2000
+    after = mixed(n, min_share)
+    share = after.diagonal()
+    assert kstest(share, uniform(min_share, 1 - min_share).cdf).pvalue > 0.01
+    assert share.mean() == pytest.approx((1 + min_share) / 2, abs=0.02)
+    assert share.var() == pytest.approx((1 - min_share) ** 2 / 12, rel=0.1)
+    rest = after - np.diag(share)
+    assert ((rest != 0).sum(axis=1) == 1).all()
+    assert_allclose(rest.sum(axis=1), 1 - share, atol=1e-6)
+    # Which other is no matter of the distance between the two.
+    step = (rest.argmax(axis=1) - np.arange(n)) % n
+    assert kstest(step, uniform(1, n - 1).cdf).pvalue > 0.01
+
+
+def test_mixup_of_few_rows():
+    after = mixed(2, 0.5)
+    assert (after.diagonal() < 1).all()
+    assert_allclose(after.sum(axis=1), 1)
+    assert np.array_equal(mixed(1, 0.5), [[1]])  # there is no other
+
+
+def test_mixup_keeps_means_and_dependence_and_shrinks_the_variance():
+    before, after, _ = augment(Mixup(0.5), correlated())
+    assert_allclose(after.mean(axis=0), 0, atol=0.02)
+    # λ² + (1 - λ)² is 7/12 + 1/12 on average.
+    assert_allclose(after.var(axis=0), 2 / 3, rtol=0.03)
+    correlation = np.corrcoef(before.T)[0, 1]
+    assert np.corrcoef(after.T)[0, 1] == pytest.approx(correlation, abs=1e-3)
+    assert (after >= before.min(axis=0) - 1e-5).all()
+    assert (after <= before.max(axis=0) + 1e-5).all()
+
+
+def mask(x, generator):
+    """Do as `FeatureMasking(0.4)` does to standardised columns."""
+    masked = torch.empty_like(x).uniform_(generator=generator) < 0.4
+    return torch.where(masked, 0.0, x)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: Compose(f, "mixup")])
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, ContrastiveTransformer])
+def test_a_function_trains_like_the_part_that_does_the_same(kind, wrap):
+    X = correlated(100)
+    by_part, by_function = (
+        kind(2, augmentation=wrap(f), max_iter=5, batch_size=50, random_state=0).fit(X)
+        for f in (FeatureMasking(0.4), mask)
+    )
+    assert_allclose(by_function.history_["loss"], by_part.history_["loss"], rtol=1e-4)
+    assert_allclose(by_function.transform(X), by_part.transform(X), atol=1e-3)
+    if kind is ContrastiveTransformer:
+        assert by_function.score(X) == pytest.approx(by_part.score(X), abs=0.05)
+
+
+def test_a_function_that_forgets_the_generator_changes_nothing_global():
+    def forgetful(x, generator):
+        return x + torch.randn_like(x)
+
+    X, state = correlated(50), torch.get_rng_state()
+    a, b = (
+        AutoencoderTransformer(
+            2, augmentation=Compose(forgetful, "mixup"), max_iter=3, random_state=0
+        ).fit(X)
+        for _ in range(2)
+    )
+    assert a.history_ == b.history_
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_function_may_write_to_its_rows_and_compute_in_float64():
+    def overwrite(x, generator):
+        x[:] = 3
+        return x.double()
+
+    X = correlated(20)
+    before, after, _ = augment(Compose(overwrite, Mixup(1.0)), X)
+    assert after.dtype == np.float32
+    assert (after == 3).all()
+    assert np.abs(before.mean()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("function", "got"),
+    [
+        (lambda x, generator: x[:, :2], r"the shape \(20, 2\)"),
+        (lambda x, generator: x[:1], r"the shape \(1, 3\)"),
+        (lambda x, generator: x.numpy(), r"<class 'numpy.ndarray'>"),
+        (lambda x, generator: None, r"<class 'NoneType'>"),
+    ],
+)
+def test_a_function_must_return_rows_like_those_it_gets(function, got):
+    message = rf"must return a tensor of the shape \(20, 3\).* Got {got}"
+    for estimator in AutoencoderTransformer, ContrastiveTransformer:
+        with pytest.raises(ValueError, match=message):
+            estimator(2, augmentation=function, max_iter=1).fit(correlated(20))
 
 
 def test_a_composition_applies_one_after_the_other():

@@ -190,7 +190,7 @@ def test_parameter_is_validated_in_fit(transformer, X, name, value):
     [
         (AutoencoderTransformer, "likelihood", "poisson"),
         (AutoencoderTransformer, "likelihood", GaussianNoise()),
-        (AutoencoderTransformer, "augmentation", "mixup"),
+        (AutoencoderTransformer, "augmentation", "cutmix"),
         (AutoencoderTransformer, "augmentation", Gaussian()),
         (AutoencoderTransformer, "penalty", "l2"),
         (AutoencoderTransformer, "penalty", 0.1),
@@ -230,7 +230,7 @@ def test_own_parameter_is_validated_in_fit(X, kind, name, value):
         (
             ContrastiveTransformer,
             "augmentation",
-            Compose("gaussian_noise", "mixup"),
+            Compose("gaussian_noise", "cutmix"),
             "'second'.* Compose .*'feature_corruption'",
         ),
         (ContrastiveTransformer, "objective", NTXent(0.0), "'temperature'.* NTXent"),
@@ -252,7 +252,7 @@ def test_parameter_of_a_part_is_validated_in_fit(X, kind, name, part, message):
         (
             ContrastiveTransformer,
             "augmentation",
-            {"feature_corruption", "feature_masking", "gaussian_noise"},
+            {"feature_corruption", "feature_masking", "gaussian_noise", "mixup"},
         ),
     ],
 )

@@ -140,6 +140,7 @@ VARIANTS = [
     ContrastiveTransformer(
         augmentation=Compose("feature_corruption", GaussianNoise()), **quick
     ),
+    ContrastiveTransformer(augmentation="mixup", **quick),
     ContrastiveTransformer(objective=NTXent(temperature=0.05), **quick),
     AutoencoderTransformer(n_components=1, penalty=L1(weight=0.1), **quick),
     AutoencoderTransformer(standardize=False, **quick),

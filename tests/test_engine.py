@@ -24,7 +24,7 @@ from skrepr import _engine as engine
 from skrepr._engine import Parameters, Stack, find_stacks, is_stack, matmul, one_thread
 from skrepr._torch import Seeded
 from skrepr._training import Trainer
-from skrepr.augmentations import Augmentation
+from skrepr.augmentations import Augmentation, Compose
 from skrepr.backbones import MLP, Backbone
 from skrepr.likelihoods import Gaussian, Likelihood
 from skrepr.objectives import NTXent, Objective, nt_xent
@@ -246,7 +246,7 @@ class Shift(nn.Module):
         super().__init__()
         self.shift = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x, generator):
+    def forward(self, x, generator, ids=None):
         return x + self.shift
 
 
@@ -255,13 +255,16 @@ class LearnedShift(Augmentation):
         return Shift()
 
 
-class Towards(nn.Module):
-    """Goes up the slope of a function of the rows, which needs autograd."""
+def towards(x, generator):
+    """Go up the slope of a function of the rows, which needs autograd."""
+    x = x.detach().requires_grad_()
+    [slope] = torch.autograd.grad(x.square().sum(), x)
+    return x.detach() + 0.1 * slope.sign()
 
-    def forward(self, x, generator):
-        x = x.detach().requires_grad_()
-        [slope] = torch.autograd.grad(x.square().sum(), x)
-        return x.detach() + 0.1 * slope.sign()
+
+class Towards(nn.Module):
+    def forward(self, x, generator, ids=None):
+        return towards(x, generator)
 
 
 class Adversarial(Augmentation):
@@ -338,6 +341,8 @@ class Hooked(OwnObjective):
         VAETransformer(likelihood=Laplace()),
         ContrastiveTransformer(objective=Hooked()),
         AutoencoderTransformer(augmentation=LearnedShift()),
+        AutoencoderTransformer(augmentation=Compose(LearnedShift(), "mixup")),
+        AutoencoderTransformer(augmentation=Shift()),
         ContrastiveTransformer(objective=WeightPenalty()),
     ],
 )
@@ -358,6 +363,9 @@ def test_other_modules_go_the_plain_way(estimator, plain):
         AutoencoderTransformer(likelihood=Laplace()),
         AutoencoderTransformer(augmentation=Adversarial()),
         ContrastiveTransformer(augmentation=Adversarial()),
+        AutoencoderTransformer(augmentation=Compose("mixup", Adversarial())),
+        AutoencoderTransformer(augmentation=towards),
+        ContrastiveTransformer(augmentation=Compose(towards, "mixup")),
     ],
 )
 def test_parts_of_a_users_own_change_the_loss_and_not_the_numbers(estimator, plain):

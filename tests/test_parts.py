@@ -1,5 +1,7 @@
 """What every part obeys: it is a value, reached by its name or through ``__``."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from skrepr.augmentations import (
     FeatureCorruption,
     FeatureMasking,
     GaussianNoise,
+    Mixup,
 )
 from skrepr.backbones import MLP, Backbone
 from skrepr.likelihoods import Bernoulli, Gaussian, Likelihood
@@ -30,7 +33,8 @@ PARTS = [
     Bernoulli(),
     GaussianNoise(scale=0.2),
     FeatureMasking(rate=0.5),
-    FeatureCorruption(rate=0.5),
+    FeatureCorruption(rate=(0.2, 0.5), donors="class"),
+    Mixup(min_share=0.8),
     Compose("gaussian_noise", Compose("feature_masking", FeatureCorruption(0.1))),
     NTXent(temperature=0.1),
     L1(weight=0.2),
@@ -188,6 +192,15 @@ def test_a_part_of_the_wrong_kind_is_an_error(X, estimator, message):
             ),
             "'scale' .* GaussianNoise",
         ),
+        (ContrastiveTransformer(augmentation=Mixup(1.5)), "'min_share' .* Mixup"),
+        (
+            AutoencoderTransformer(augmentation=FeatureCorruption(donors="row")),
+            "'donors' .* FeatureCorruption",
+        ),
+        (
+            AutoencoderTransformer(augmentation=FeatureMasking((0.5, 1.5))),
+            "'rate' .* FeatureMasking .*lowest, highest",
+        ),
     ],
 )
 def test_the_parameters_of_a_part_are_validated_in_fit(X, estimator, message):
@@ -280,7 +293,7 @@ class _Flip(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x, generator):
+    def forward(self, x, generator, ids=None):
         coin = torch.empty_like(x).uniform_(generator=generator)
         return torch.where(coin < self.rate, -x, x)
 
@@ -296,6 +309,85 @@ def test_a_part_of_the_user_is_as_good_as_ours(X):
     contrastive.set_params(augmentation__first__rate="often")
     with pytest.raises(ValueError, match=r"'rate' .* Flip"):
         contrastive.fit(X)
+
+
+def negate(x, generator):
+    """Stand in the place of an augmentation."""
+    return -x
+
+
+class Scaling(nn.Module):
+    """A callable with something to learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x, generator):
+        return self.factor * x
+
+
+def test_a_function_stays_as_it_is_in_parameters_clones_and_searches(X):
+    ae = AutoencoderTransformer(2, augmentation=negate, max_iter=2, random_state=0)
+    assert ae.get_params()["augmentation"] is negate
+    assert clone(ae).augmentation is negate
+    assert ae.fit(X).augmentation is negate
+    composition = clone(Compose(negate, Compose("mixup", negate)))
+    assert composition.get_params()["first"] is negate
+    assert composition.get_params()["second__second"] is negate
+    grid = {"augmentation": [negate, "mixup", Compose("mixup", negate)]}
+    search = GridSearchCV(ae, grid, cv=2).fit(X)
+    assert search.cv_results_["param_augmentation"][0] is negate
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_an_estimator_with_a_function_can_be_pickled(X):
+    ae = AutoencoderTransformer(2, augmentation=negate, max_iter=2).fit(X)
+    assert_array_equal(pickle.loads(pickle.dumps(ae)).transform(X), ae.transform(X))
+
+
+def test_fit_changes_no_module_in_the_place_of_a_function(X):
+    scaling = Scaling()
+    ae = AutoencoderTransformer(2, augmentation=scaling, max_iter=5, random_state=0)
+    ae.fit(X)
+    assert scaling.factor == 1
+    assert scaling.factor.requires_grad
+    assert ae.module_.augment.function.factor != 1
+
+
+@pytest.mark.parametrize(
+    ("estimator", "name"),
+    [
+        (AutoencoderTransformer(augmentation=GaussianNoise), "augmentation"),
+        (ContrastiveTransformer(augmentation=Mixup), "augmentation"),
+        (ContrastiveTransformer(augmentation=Compose(Mixup, negate)), "first"),
+        (AutoencoderTransformer(augmentation=Scaling), "augmentation"),
+    ],
+)
+def test_a_class_is_no_function(X, estimator, name):
+    message = rf"'{name}' .*'mixup', a function or an instance of .* Got <class"
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(X)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        AutoencoderTransformer(backbone=negate),
+        AutoencoderTransformer(penalty=negate),
+        VAETransformer(likelihood=negate),
+        ContrastiveTransformer(objective=negate),
+    ],
+)
+def test_a_function_is_no_part_of_another_kind(X, estimator):
+    with pytest.raises(ValueError, match=r"parameter of .* Got <function negate"):
+        estimator.fit(X)
+
+
+def test_a_parameter_of_a_function_cannot_be_set():
+    message = r"'augmentation__scale' cannot be set: augmentation is <function negate"
+    with pytest.raises(ValueError, match=message):
+        AutoencoderTransformer(augmentation=negate).set_params(augmentation__scale=1)
 
 
 def test_a_parameter_of_an_absent_part_cannot_be_set():
