@@ -301,9 +301,9 @@ class AutoencoderTransformer(DecodingTransformer):
             self.n_components,
         )
 
-    def _learn(self, X, passed, original, seed):
+    def _learn(self, X, passed, original, ids, seed):
         error_model = self._part("error_model")
-        stopped = super()._learn(X, passed, original, seed)
+        stopped = super()._learn(X, passed, original, ids, seed)
         with torch.device("cpu"):
             self.error_model_ = error_model.build(self.table_.columns)
             if hasattr(self.error_model_, "fit"):

@@ -81,7 +81,7 @@ class BaseTorchTransformer(
         try:
             # Whatever the mode torch is in when fit is called.
             with torch.inference_mode(False), torch.enable_grad():
-                stopped = self._fit(X)
+                stopped = self._fit(X, y)
         except BaseException:
             self.__dict__ = before
             raise
@@ -125,20 +125,34 @@ class BaseTorchTransformer(
     def _check_rows(self, X, module):
         """Raise if the module cannot take these values (user's units)."""
 
+    def _ids(self, X, y):
+        """Return what the module is to know of y: an integer for every row, or None."""
+
+    def _sampler(self, source):
+        """Choose how an epoch of training is cut into batches."""
+        return EvenSplit(len(source), self.batch_size)
+
     # The way in: rows of the user to a fitted module.
 
-    def _fit(self, X):
+    def _fit(self, X, y):
         check_numeric(X, type(self).__name__)
         original = X
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        X = validate_data(
+            self,
+            X,
+            y if y is None else "no_validation",  # None: where y is required, an error
+            dtype=[np.float64, np.float32],
+            ensure_min_samples=2,
+        )
+        ids = self._ids(X, y)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        return self._learn(self._trusted(X), X, original, seed)
+        return self._learn(self._trusted(X), X, original, ids, seed)
 
     def _trusted(self, X):
         """Return the rows to learn from."""
         return X
 
-    def _learn(self, X, passed, original, seed):
+    def _learn(self, X, passed, original, ids, seed):
         """Set every fitted attribute.
 
         Parameters
@@ -149,6 +163,8 @@ class BaseTorchTransformer(
             All the rows that the user passed.
         original : array-like or DataFrame
             In the container that the user passed.
+        ids : ndarray of shape (n_trusted,) or None
+            What `_ids` made of y.
         seed : int
 
         Returns
@@ -166,7 +182,11 @@ class BaseTorchTransformer(
 
         training, validation = self._split(len(X), split)
         matrix = table.to_matrix(X, np.float32)
-        source, sampler = self._rows_for(matrix, training, device)
+        source = _source(matrix, ids, training, device)
+        sampler = self._sampler(source)
+        if validation is not None:
+            held_out = _source(matrix, ids, validation, device)
+            validation = held_out, EvenSplit(len(held_out), self.batch_size)
         trainer = Trainer(
             module,
             generator,
@@ -181,11 +201,7 @@ class BaseTorchTransformer(
             source,
             sampler,
             max_iter=max_iter,
-            validation=(
-                None
-                if validation is None
-                else self._rows_for(matrix, validation, device)
-            ),
+            validation=validation,
             n_iter_no_change=(
                 None if self.n_iter_no_change == "auto" else self.n_iter_no_change
             ),
@@ -216,10 +232,6 @@ class BaseTorchTransformer(
             )
         order = rng.permutation(n_samples)
         return order[n_validation:], order[:n_validation]
-
-    def _rows_for(self, matrix, index, device):
-        rows = torch.from_numpy(matrix if index is None else matrix[index]).to(device)
-        return ResidentSource(rows), EvenSplit(len(rows), self.batch_size)
 
     # Inference, on a copy of the module: the fitted one is never changed.
 
@@ -325,3 +337,13 @@ class DecodingTransformer(BaseTorchTransformer):
         """Bring rows of the matrix to the user: units, allowed values, container."""
         X = self.module_.likelihood.restore(self.table_.from_matrix(matrix))
         return self.table_.wrap(X.astype(dtype, copy=False), like)
+
+
+def _source(matrix, ids, index, device):
+    """Put rows, all or those of an index, onto the device."""
+    x, y = (
+        array if array is None or index is None else array[index]
+        for array in (matrix, ids)
+    )
+    y = None if y is None else torch.from_numpy(y).to(device)
+    return ResidentSource(torch.from_numpy(x).to(device), y)

@@ -1,53 +1,141 @@
-"""Contrastive learning: codes on which two views of a row agree."""
+"""Contrastive learning: codes on which views that belong together agree."""
 
 import math
+import warnings
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional as F
 
 from skrepr._base import BaseTorchTransformer
-from skrepr._engine import is_own
+from skrepr._labels import check_labels, encode_classes
+from skrepr._sklearn import StrOptions
 from skrepr._torch import evaluation, for_inference, to_tensor
+from skrepr._training import ClassBalanced
 from skrepr.augmentations import Augmentation
-from skrepr.objectives import Objective
+from skrepr.auxiliaries import Auxiliary
+from skrepr.metrics import (
+    alignment,
+    effective_rank,
+    knn_accuracy,
+    linear_probe_accuracy,
+    normalized_std,
+    uniformity,
+)
+from skrepr.objectives import Objective, Views
 from skrepr.parts import part_constraint
 
 _HEAD_WIDTH = 128  # of the projection head
 _TIE = 1e-6  # cosine similarities this close are equal
 _CANDIDATES = 64  # rows among which `score` looks for a row's second view
+_DIAGNOSED = 1000  # rows that diagnostics look at
+# Below these the embedding has collapsed.
+_LEAST_RANK, _LEAST_STD = 0.05, 0.1
 
 
 class ContrastiveModule(nn.Module):
-    """An objective that compares random views of rows.
+    """An encoder, an objective for its codes of two views, and what makes the views.
 
-    It owns the encoder and the projection head.
+    The loss is the objective's, plus that of the auxiliary task on the same codes.
     """
 
     warmup = 0.0
 
-    def __init__(self, objective, augment, n_components):
+    def __init__(self, encoder, objective, augment, auxiliary, n_components):
         super().__init__()
+        self.encoder = encoder
         self.objective = objective
         self.augment = augment
+        self.auxiliary = auxiliary
         self.n_components = n_components
 
-    def loss(self, batch):
-        return self.objective(batch, self.augment, batch.index)
+    def views(self, batch):
+        """Make two views of every row, the second one of its partner."""
+        x, ids = batch.x, batch.index
+        partners = x
+        if batch.y is not None:
+            ids = batch.y
+            partners = x[partner(ids, batch.generator)]
+        rows = [self.augment(v, batch.generator, ids) for v in (x, partners)]
+        rows = torch.cat(rows)
+        return Views(
+            rows=rows,
+            originals=torch.cat([x, partners]),
+            codes=self.encoder(rows),
+            ids=ids.repeat(2),
+            pairs_only=batch.y is None,
+            progress=batch.progress,
+        )
 
-    def by_hand(self, stacks):
-        by_hand = getattr(self.objective, "by_hand", lambda stacks: None)(stacks)
-        if by_hand is None or not is_own(self.augment):
-            return None
-        return lambda batch: by_hand(batch, self.augment)
+    def loss(self, batch):
+        views = self.views(batch)
+        terms = self.objective(views)
+        if self.auxiliary is not None:
+            terms = terms | self.auxiliary(views)
+        return terms
 
     def after_step(self):
         if hasattr(self.objective, "after_step"):
-            self.objective.after_step()
+            self.objective.after_step(self.encoder)
 
     def encode(self, x):
-        return self.objective.encoder(x)
+        return self.encoder(x)
+
+    def diagnostics(self, x, y, generator):
+        """Compute the metrics of the codes of rows, with those that need labels."""
+        x = x[:_DIAGNOSED]
+        views = [self.augment(x, generator) for _ in range(2)]
+        a, b, codes = (self.encode(v).double().cpu().numpy() for v in (*views, x))
+        found = {
+            "alignment": alignment(a, b),
+            "uniformity": uniformity(codes),
+            "effective_rank": effective_rank(codes),
+            "normalized_std": normalized_std(codes),
+        }
+        if y is not None:
+            found |= _accuracies(codes, y[:_DIAGNOSED].cpu().numpy())
+        return found
+
+
+def _accuracies(codes, ids):
+    """Compute the metrics with labels, NaN without two classes of several rows."""
+    _, numbers, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    usable = (ids >= 0) & (counts[numbers] > 1)
+    codes, ids = codes[usable], ids[usable]
+    if len(np.unique(ids)) < 2:
+        return {"knn_accuracy": np.nan, "linear_probe_accuracy": np.nan}
+    n_folds = min(5, counts[numbers][usable].min())
+    return {
+        "knn_accuracy": knn_accuracy(codes, ids, n_neighbors=min(5, len(ids) - 1)),
+        "linear_probe_accuracy": linear_probe_accuracy(codes, ids, cv=n_folds),
+    }
+
+
+def partner(ids, generator):
+    """Choose for every row another one with the same id, or itself if it is alone.
+
+    Parameters
+    ----------
+    ids : torch.Tensor of shape (n,)
+    generator : torch.Generator
+
+    Returns
+    -------
+    torch.Tensor of shape (n,)
+        A permutation: every row is the partner of one.
+    """
+    n = len(ids)
+    order = torch.randperm(n, generator=generator, device=ids.device)
+    order = order[ids[order].argsort(stable=True)]
+    grouped = ids[order]
+    following = torch.arange(1, n + 1, device=ids.device)
+    is_last = grouped != grouped.roll(-1)
+    is_last[-1] = True
+    first = torch.searchsorted(grouped, grouped)
+    following = torch.where(is_last, first, following)
+    return torch.empty_like(order).scatter_(0, order, order[following])
 
 
 class ContrastiveTransformer(BaseTorchTransformer):
@@ -65,12 +153,28 @@ class ContrastiveTransformer(BaseTorchTransformer):
         Length of the code. It may exceed the number of features.
     backbone : {"mlp"} or Backbone, default="mlp"
         The network, see :class:`~skrepr.backbones.MLP`.
-    objective : {"nt_xent"} or Objective, default="nt_xent"
-        What is minimised, see :class:`~skrepr.objectives.NTXent`.
-    augmentation : {"feature_corruption", "gaussian_noise", "feature_masking"} or \
-            Augmentation, default="feature_corruption"
+    objective : {"nt_xent", "moco", "sup_con", "contrastive", "triplet", \
+            "lifted_structured", "n_pair", "byol", "simsiam", "barlow_twins", \
+            "vicreg"} or Objective, default="nt_xent"
+        What is minimised, see :mod:`skrepr.objectives`.
+    augmentation : {"feature_corruption", "gaussian_noise", "feature_masking", \
+            "mixup"}, Augmentation or callable, default="feature_corruption"
         The random change that makes a view of a row; each of the two views takes a
-        change of its own.
+        change of its own. A function of your own is called with a batch and a
+        `torch.Generator`, and returns a new batch.
+    positives : {"views", "labels"}, default="views"
+        Which rows belong together. With "views" a row is alone: its two views are
+        positives, and y is ignored. With "labels" rows with the same y are: classes,
+        or groups such as the patient a row was taken from. A batch then holds all
+        classes in equal numbers, and the second view is that of another row of the
+        class. Rows whose y is missing (NaN, None, pandas' NA) take part as with
+        "views".
+    unlabelled : object, default=None
+        A value of y that also stands for a missing one, such as scikit-learn's -1.
+        With None, -1 is a label like any other.
+    auxiliary : {"self_prediction"}, Auxiliary or None, default=None
+        A task that the codes should be good for besides, see
+        :class:`~skrepr.auxiliaries.SelfPrediction`.
     standardize : bool, default=True
         Whether the network sees centred columns of unit variance. Otherwise it sees
         the user's own values, which should then be of the order of 1.
@@ -106,8 +210,12 @@ class ContrastiveTransformer(BaseTorchTransformer):
     Attributes
     ----------
     history_ : dict of str to list of float
-        Per epoch: "loss" and the objective's terms, such as "nt_xent"; with early
-        stopping the same for the validation split, under "validation_loss", ...
+        Per epoch: "loss" and its terms, such as "nt_xent"; with early stopping the
+        same for the validation split, under "validation_loss", ..., and the metrics of
+        :mod:`skrepr.metrics` for up to 1000 of its rows: "validation_alignment",
+        "validation_uniformity", "validation_effective_rank",
+        "validation_normalized_std" and, with labels, "validation_knn_accuracy" and
+        "validation_linear_probe_accuracy".
     n_iter_ : int
         Number of epochs run.
     module_ : torch.nn.Module
@@ -147,12 +255,16 @@ class ContrastiveTransformer(BaseTorchTransformer):
         **BaseTorchTransformer._part_kinds,
         "objective": Objective,
         "augmentation": Augmentation,
+        "auxiliary": Auxiliary,
     }
 
     _parameter_constraints: dict = {
         **BaseTorchTransformer._parameter_constraints,
         "objective": part_constraint(Objective),
         "augmentation": part_constraint(Augmentation),
+        "positives": [StrOptions({"views", "labels"})],
+        "unlabelled": "no_validation",
+        "auxiliary": part_constraint(Auxiliary, optional=True),
     }
 
     def __init__(
@@ -162,6 +274,9 @@ class ContrastiveTransformer(BaseTorchTransformer):
         backbone="mlp",
         objective="nt_xent",
         augmentation="feature_corruption",
+        positives="views",
+        unlabelled=None,
+        auxiliary=None,
         standardize=True,
         max_iter="auto",
         batch_size=256,
@@ -179,6 +294,9 @@ class ContrastiveTransformer(BaseTorchTransformer):
         self.backbone = backbone
         self.objective = objective
         self.augmentation = augmentation
+        self.positives = positives
+        self.unlabelled = unlabelled
+        self.auxiliary = auxiliary
         self.standardize = standardize
         self.max_iter = max_iter
         self.batch_size = batch_size
@@ -192,39 +310,109 @@ class ContrastiveTransformer(BaseTorchTransformer):
         self.random_state = random_state
         self.verbose = verbose
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = self.positives == "labels"
+        return tags
+
     def _build_module(self, columns):
         k = self.n_components
+        auxiliary = self._part("auxiliary")
         encoder = self._part("backbone").encoder(len(columns), k)
         head = nn.Sequential(
             nn.Linear(k, _HEAD_WIDTH), nn.ReLU(), nn.Linear(_HEAD_WIDTH, _HEAD_WIDTH)
         )
-        objective = self._part("objective").build(encoder, head, k)
         return ContrastiveModule(
-            objective, self._part("augmentation").build(columns), k
+            encoder,
+            self._part("objective").build(encoder, head, k),
+            self._part("augmentation").build(columns),
+            None if auxiliary is None else auxiliary.build(columns, k),
+            k,
         )
 
-    def score(self, X, y=None):
-        """Score how well a row is recognised from its code.
+    def _ids(self, X, y):
+        if self.positives == "views":
+            return None
+        labels, missing = check_labels(X, y, self.unlabelled)
+        _, numbers = encode_classes(labels)
+        n_alone = (np.bincount(numbers) == 1).sum()
+        if n_alone == len(labels):
+            warnings.warn(
+                f"No two of the {len(labels)} labelled rows have the same y: no row "
+                "has a positive but its own other view. Expected classes or groups of "
+                'several rows; positives="views" is for rows without any.',
+                stacklevel=5,
+            )
+        elif n_alone > 0:
+            warnings.warn(
+                f"{n_alone} of the {numbers.max() + 1} classes in y have one row only, "
+                "which has no positive but its own other view. Merge rare classes, or "
+                "mark such rows as unlabelled.",
+                stacklevel=5,
+            )
+        ids = -1 - np.arange(len(X))  # an id of its own for every row without a label
+        ids[~missing] = numbers
+        return ids
 
-        A row's view is compared with the other views of up to 64 rows, its own among
-        them; the score is the share of rows whose own view has the largest cosine
-        similarity. It may compare objectives, backbones, components, batch sizes and
-        training parameters, but not augmentations: a weaker change is easier to see
-        through.
+    def _sampler(self, source):
+        if source.y is None:
+            return super()._sampler(source)
+        return ClassBalanced(source.y, self.batch_size)
+
+    def _learn(self, X, passed, original, ids, seed):
+        stopped = super()._learn(X, passed, original, ids, seed)
+        if self.table_.varies.any():
+            self._warn_of_collapse(X)
+        return stopped
+
+    def _warn_of_collapse(self, X):
+        """Warn if the codes of the training rows are all alike."""
+        rows = np.linspace(0, len(X) - 1, min(len(X), _DIAGNOSED)).astype(int)
+        codes = self._apply("encode", X[rows], to_matrix=self.table_.to_matrix)
+        rank, std = effective_rank(codes), normalized_std(codes)
+        if rank < _LEAST_RANK * self.n_components or std < _LEAST_STD:
+            warnings.warn(
+                "The embedding has collapsed: the codes of the training rows are all "
+                f"alike (effective rank {rank:.3g} of {self.n_components} components, "
+                f"normalised standard deviation {std:.2g}, where about 1 is healthy). "
+                "Try another objective, a weaker augmentation, a lower learning_rate "
+                "or more steps.",
+                stacklevel=6,
+            )
+
+    def score(self, X, y=None):
+        """Score how well a row, or its class, is recognised from its code.
+
+        With ``positives="views"`` a row's view is compared with the other views of up
+        to 64 rows, its own among them; the score is the share of rows whose own view
+        has the largest cosine similarity. It may compare objectives, backbones,
+        components, batch sizes and training parameters, but not augmentations: a weaker
+        change is easier to see through.
+
+        With ``positives="labels"`` it is the accuracy with which the five nearest other
+        rows of X tell the label of a row, and may compare everything.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows in the units of the training rows.
-        y : Ignored
-            Present for API consistency.
+        y : array-like of shape (n_samples,), default=None
+            Labels, some of which may be missing. Ignored with ``positives="views"``.
 
         Returns
         -------
         score : float
-            Between 0 and 1, deterministic. Chance is one over the number of rows
-            compared, which is 64 if X has as many. Rows that are equal share a hit.
+            Between 0 and 1, deterministic. With "views" chance is one over the number
+            of rows compared, which is 64 if X has as many, and rows that are equal
+            share a hit.
+
+        Raises
+        ------
+        ValueError
+            If y is needed and not given.
         """
+        if self.positives == "labels":
+            return self._score_labels(X, y)
         X = self._validate_rows(X)
         matrix = self.table_.to_matrix(X)
         module = for_inference(self.module_, self.device_, matrix.dtype)
@@ -249,3 +437,15 @@ class ContrastiveTransformer(BaseTorchTransformer):
                 tied = (similarity >= own - _TIE).sum(dim=2)
                 hits += torch.where(beaten, 0.0, 1 / tied).sum().item()
         return hits / groups.size
+
+    def _score_labels(self, X, y):
+        check_is_fitted(self)
+        if y is None:
+            raise ValueError(
+                "y is None, but with positives='labels' the score is how well codes "
+                "tell labels. Pass y to score."
+            )
+        codes = self.transform(X)
+        labels, missing = check_labels(codes, y, self.unlabelled)
+        n_neighbors = max(1, min(5, len(labels) - 1))
+        return knn_accuracy(np.asarray(codes)[~missing], labels, n_neighbors)

@@ -25,7 +25,7 @@ def check_labels(X, y, unlabelled=None):
     Raises
     ------
     ValueError
-        If y does not have one label a row, or none at all.
+        If y does not have one label a row, none at all, or labels of several types.
     """
     if isinstance(y, list | tuple) and any(isinstance(label, str) for label in y):
         y = np.array(y, dtype=object)  # or NaN would become the string "nan"
@@ -48,12 +48,17 @@ def check_labels(X, y, unlabelled=None):
         )
     labels = y[~missing]
     if labels.dtype == object:
+        if len({isinstance(label, str) for label in labels}) > 1:
+            raise ValueError(
+                "Some labels in y are strings and some are not. Expected labels of one "
+                "type. Convert them, for example with y.astype(str)."
+            )
         labels = np.array(labels.tolist())  # of their own type: str, int, bool
     return labels, missing
 
 
 def encode_classes(labels):
-    """Number the classes of labels.
+    """Assign a number to every class.
 
     Parameters
     ----------
@@ -79,5 +84,5 @@ def encode_classes(labels):
 def _is_missing(label):
     if label is None:
         return True
-    differs = label != label  # noqa: PLR0124 - true of NaN; NA of NA
+    differs = label != label  # true of NaN and NaT; NA of NA
     return not isinstance(differs, bool | np.bool_) or bool(differs)

@@ -6,6 +6,8 @@
 - ``by_hand(stacks)``, which may be missing, returns None or a function to be called
   instead of ``loss``: it also computes the gradients, and faster than autograd;
 - ``after_step()``, called after every step (momentum encoders, queues);
+- ``diagnostics(x, y, generator)``, which may be missing, returns named numbers that say
+  more of the validation rows than their loss does;
 - ``warmup``, the fraction of training during which the loss itself changes: early
   stopping does not lose patience before its end;
 - ``train()`` and ``eval()``, as of any torch module.
@@ -104,6 +106,63 @@ class EvenSplit:
     def in_order(self, device):
         """Return the index tensors of one pass in the order of the rows."""
         return torch.arange(self.n_samples, device=device).tensor_split(self.n_batches)
+
+
+class ClassBalanced:
+    """Cut every epoch into batches in which all classes are as frequent.
+
+    An epoch takes about as many rows as there are. Every class gives an equal number,
+    in pairs of different rows where it has two: of a large class other rows in every
+    epoch, of a small one the same rows several times. Rows without a class are each
+    taken once.
+
+    Parameters
+    ----------
+    ids : torch.Tensor of shape (n_samples,)
+        Numbers of the classes; below 0 for rows without one.
+    batch_size : int
+        The largest size of a batch, give or take one row.
+    """
+
+    def __init__(self, ids, batch_size):
+        self.unlabelled = torch.nonzero(ids < 0)[:, 0]
+        self.labelled = torch.nonzero(ids >= 0)[:, 0]
+        _, self.classes, self.counts = ids[self.labelled].unique(
+            return_inverse=True, return_counts=True
+        )
+        n_classes = len(self.counts)
+        self.n_pairs = math.ceil(len(self.labelled) / n_classes / 2)
+        n_drawn = 2 * n_classes * self.n_pairs + len(self.unlabelled)
+        self.n_batches = max(1, math.ceil(n_drawn / batch_size))
+
+    def __len__(self):
+        return self.n_batches
+
+    def epoch(self, generator):
+        """Return the index tensors of one epoch, in random order."""
+        device, n_classes = generator.device, len(self.counts)
+        order = _permutation(self.classes, generator)
+        order = order[self.classes[order].argsort(stable=True)]  # class after class
+        places = torch.arange(2 * self.n_pairs, device=device) % self.counts[:, None]
+        starts = self.counts.cumsum(0) - self.counts
+        drawn = self.labelled[order[starts[:, None] + places]]
+        # Round after round, each of a pair of every class, in an order of its own.
+        rounds = drawn.view(n_classes, self.n_pairs, 2).transpose(0, 1)
+        keys = torch.rand(self.n_pairs, n_classes, generator=generator, device=device)
+        rounds = torch.take_along_dim(rounds, keys.argsort(1)[..., None], dim=1)
+        others = self.unlabelled[_permutation(self.unlabelled, generator)]
+        return [
+            torch.cat(parts)
+            for parts in zip(
+                rounds.flatten().tensor_split(self.n_batches),
+                others.tensor_split(self.n_batches),
+                strict=True,
+            )
+        ]
+
+
+def _permutation(like, generator):
+    return torch.randperm(len(like), generator=generator, device=generator.device)
 
 
 def one_cycle(progress):
@@ -207,7 +266,11 @@ class Trainer:
 
     def record(self, prefix, means):
         """Append one epoch's means of the loss terms to the history."""
-        for name, value in {"loss": sum(means.values()), **means}.items():
+        self.append(prefix, {"loss": sum(means.values()), **means})
+
+    def append(self, prefix, values):
+        """Append named values of one epoch to the history."""
+        for name, value in values.items():
             self.history.setdefault(prefix + name, []).append(value)
 
 
@@ -348,6 +411,11 @@ def _validate(trainer, source, sampler):
             terms = trainer.module.loss(Batch(x, y, index, finished, generator))
         means.add(terms, len(index))
     trainer.record("validation_", means.values())
+    diagnostics = getattr(trainer.module, "diagnostics", None)
+    if diagnostics is not None:
+        with trainer.seeded(generator):
+            values = diagnostics(source.x, source.y, generator)
+        trainer.append("validation_", values)
 
 
 class _RunningMeans:

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.linalg import svdvals
 from scipy.special import entr, logsumexp
+from scipy.stats import mode
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import euclidean_distances
 from sklearn.model_selection import cross_val_score
@@ -248,7 +249,7 @@ def knn_accuracy(Z, y, n_neighbors=5):
     >>> print(f"{knn_accuracy(Z, y):.3f}")
     0.967
     """
-    Z, classes, numbers = _labelled(Z, y)
+    Z, _, numbers = _labelled(Z, y)
     if n_neighbors >= len(Z):
         raise ValueError(
             f"n_neighbors={n_neighbors} is too large for {len(Z)} labelled rows, of "
@@ -257,9 +258,8 @@ def knn_accuracy(Z, y, n_neighbors=5):
         )
     # Without an argument, it leaves out the row itself.
     nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(Z).kneighbors()[1]
-    one_hot = np.eye(len(classes))
-    votes = sum(one_hot[numbers[column]] for column in nearest.T)
-    return float(np.mean(votes.argmax(axis=1) == numbers))
+    voted = mode(numbers[nearest], axis=1).mode
+    return float(np.mean(voted == numbers))
 
 
 @validate_params({"cv": ["cv_object"]}, prefer_skip_nested_validation=True)

@@ -1,6 +1,10 @@
 """Contrastive learning: views, codes and the score."""
 
+import pickle
+
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -9,10 +13,12 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from skrepr import ContrastiveTransformer
+from skrepr._contrastive import _accuracies, partner
 from skrepr._training import Batch
 from skrepr.augmentations import Compose, FeatureCorruption, FeatureMasking
 from skrepr.backbones import MLP, Backbone
-from skrepr.objectives import NTXent, nt_xent
+from skrepr.metrics import knn_accuracy, normalized_std
+from skrepr.objectives import NTXent, Objective, nt_xent
 
 
 def rows(n=300):
@@ -32,10 +38,10 @@ def test_codes_are_the_encoders_output_not_the_heads():
     X = rows()
     contrastive = make().fit(X)
     x = torch.from_numpy(contrastive.table_.to_matrix(X, np.float32))
-    objective = contrastive.module_.objective
+    module = contrastive.module_
     with torch.no_grad():
-        codes = objective.encoder(x)
-        projections = objective.head(codes)
+        codes = module.encoder(x)
+        projections = module.objective.head(codes)
     assert_allclose(contrastive.transform(X), codes, atol=1e-5)
     assert projections.shape[1] != codes.shape[1]
 
@@ -50,7 +56,7 @@ def test_the_loss_compares_two_views_of_a_batch():
     assert not torch.equal(a, b)
     draws = torch.Generator().manual_seed(5)
     terms = module.loss(Batch(x, None, torch.arange(40), torch.tensor(0.0), draws))
-    head = nn.Sequential(module.objective.encoder, module.objective.head)
+    head = nn.Sequential(module.encoder, module.objective.head)
     torch.testing.assert_close(terms["nt_xent"], nt_xent(head(a), head(b), 0.3))
 
 
@@ -153,6 +159,7 @@ class Collapsed(Backbone):
         return network.requires_grad_(False)
 
 
+@pytest.mark.filterwarnings("ignore:The embedding has collapsed")
 @pytest.mark.parametrize("n", [1, 10, 64, 65, 500])
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_codes_that_collapse_score_chance(n, rate):
@@ -203,3 +210,218 @@ def test_batch_norm_sees_both_views_and_small_batches_work():
     )
     assert np.isfinite(contrastive.transform(X)).all()
     assert len(contrastive.history_["loss"]) == 2
+
+
+def classes(n=240, missing=0.0):
+    """Rows of four classes that differ little beside what they share, and labels."""
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % 4
+    X = 3 * rng.normal(size=(n, 4)) @ rng.normal(size=(4, 10))
+    X += rng.normal(size=(4, 10))[y] + 0.5 * rng.normal(size=(n, 10))
+    return X, np.where(rng.random(n) < missing, np.nan, y)
+
+
+def test_labels_bring_the_classes_out():
+    X, y = classes(800)
+    X_train, X_test, y_test = X[::2], X[1::2], y[1::2]
+    unseen, seen = (
+        knn_accuracy(
+            make(positives=p, max_iter=200).fit(X_train, y[::2]).transform(X_test),
+            y_test,
+        )
+        for p in ("views", "labels")
+    )
+    assert seen > unseen + 0.2
+
+
+def test_labels_are_ignored_unless_they_are_asked_for():
+    X, y = classes(60)
+    codes = [make(max_iter=2).fit(X, labels).transform(X) for labels in (None, y, "?")]
+    assert_array_equal(codes[0], codes[1])
+    assert_array_equal(codes[0], codes[2])
+
+
+@pytest.mark.parametrize("objective", sorted(Objective.names))
+@pytest.mark.parametrize("positives", ["views", "labels"])
+def test_every_objective_learns_from_views_and_from_labels(objective, positives):
+    X, y = classes(90, missing=0.3)
+    params = {"objective": objective, "positives": positives, "max_iter": 25}
+    fits = [make(8, batch_size=40, **params).fit(X, y) for _ in range(2)]
+    codes = [fit.transform(X) for fit in fits]
+    assert_array_equal(*codes)
+    assert np.isfinite(codes[0]).all()
+    assert normalized_std(codes[0]) > 0.1
+    loss = fits[0].history_["loss"]
+    assert np.isfinite(loss).all()
+    if objective != "moco":  # more negatives, a higher loss
+        assert np.mean(loss[-5:]) < np.mean(loss[:5])
+    assert_array_equal(pickle.loads(pickle.dumps(fits[0])).transform(X), codes[0])
+
+
+def containers(y):
+    strings = np.where(np.isnan(y), None, np.char.add("class ", y.astype(str)))
+    return {
+        "floats": y,
+        "objects": np.where(np.isnan(y), None, y),
+        "strings": strings,
+        "pandas": pd.Series(strings, dtype="category"),
+        "nullable": pd.Series(np.where(np.isnan(y), pd.NA, y), dtype="Float64"),
+        "polars": pl.Series(list(strings)),
+        "marked": np.nan_to_num(y, nan=-1).astype(int),
+    }
+
+
+@pytest.mark.parametrize("kind", containers(np.zeros(1)))
+def test_labels_of_every_type_say_the_same(kind):
+    X, y = classes(60, missing=0.4)
+    unlabelled = -1 if kind == "marked" else None
+    params = {"positives": "labels", "unlabelled": unlabelled, "max_iter": 2}
+    expected = make(positives="labels", max_iter=2).fit(X, y)
+    found = make(**params).fit(X, containers(y)[kind])
+    assert_array_equal(found.transform(X), expected.transform(X))
+    assert found.score(X, containers(y)[kind]) == expected.score(X, y)
+
+
+def test_minus_1_is_a_class_unless_it_is_said_to_be_none():
+    X, y = classes(60)
+    y = np.where(y == 0, -1, y)
+    a, b = (
+        make(positives="labels", unlabelled=marker, max_iter=2).fit(X, y)
+        for marker in (None, -1)
+    )
+    assert not np.allclose(a.transform(X), b.transform(X), atol=1e-3)
+
+
+def test_the_ids_are_class_numbers_or_a_row_s_own():
+    X, y = classes(20)
+    y[[3, 7]] = np.nan
+    ids = make(positives="labels")._ids(X, y)
+    assert_array_equal(ids[~np.isnan(y)], y[~np.isnan(y)])
+    assert (ids[[3, 7]] < 0).all()
+    assert ids[3] != ids[7]
+    assert make()._ids(X, y) is None
+
+
+def test_a_partner_is_another_row_of_the_same_id():
+    ids = torch.tensor([5, 5, 5, -1, 2, 2, -9, 0, 5])
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.stack([partner(ids, generator) for _ in range(50)])
+    assert (ids[draws] == ids).all()
+    assert (draws.sort(dim=1).values == torch.arange(9)).all()
+    alone = torch.tensor([3, 6, 7])
+    assert (draws[:, alone] == alone).all()
+    shared = torch.tensor([0, 1, 2, 4, 5, 8])
+    assert (draws[:, shared] != shared).all()
+    assert len(draws[:, 0].unique()) == 3
+    assert (
+        partner(torch.zeros(5, dtype=torch.long), generator) != torch.arange(5)
+    ).all()
+
+
+def test_views_with_labels_are_of_partners_and_carry_their_class():
+    X, y = classes(40)
+    contrastive = make(positives="labels", max_iter=1).fit(X, y)
+    x = torch.from_numpy(contrastive.table_.to_matrix(X, np.float32))
+    ids = torch.from_numpy(y.astype(int))
+    generator = torch.Generator().manual_seed(0)
+    batch = Batch(x, ids, torch.arange(40), torch.tensor(0.0), generator)
+    views = contrastive.module_.views(batch)
+    assert not views.pairs_only
+    assert torch.equal(views.ids, ids.repeat(2))
+    assert torch.equal(views.originals[:40], x)
+    assert not (views.originals[40:] == x).all(dim=1).any()
+    changed = (views.rows != views.originals).float().mean()
+    assert changed == pytest.approx(0.3, abs=0.06)
+    batch = Batch(x, None, torch.arange(40), torch.tensor(0.0), generator)
+    views = contrastive.module_.views(batch)
+    assert views.pairs_only
+    assert torch.equal(views.originals, x.repeat(2, 1))
+    assert torch.equal(views.ids, torch.arange(40).repeat(2))
+
+
+def test_labels_that_are_needed_and_missing_are_an_error():
+    X, y = classes(20)
+    labelled = make(positives="labels", max_iter=1)
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        labelled.fit(X)
+    with pytest.raises(ValueError, match=r"All of the 20 labels in y are missing"):
+        labelled.fit(X, np.full(20, np.nan))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        labelled.fit(X, y[:-1])
+    with pytest.raises(ValueError, match="Unknown label type: continuous"):
+        labelled.fit(X, y + np.linspace(0, 0.5, 20))
+    labelled.fit(X, y)
+    with pytest.raises(ValueError, match=r"y is None, but.*Pass y to score"):
+        labelled.score(X)
+
+
+def test_rows_without_a_positive_are_warned_of():
+    X, y = classes(20)
+    labelled = make(positives="labels", max_iter=1)
+    with pytest.warns(UserWarning, match="No two of the 20 labelled rows have"):
+        labelled.fit(X, np.arange(20))
+    y[0] = 9
+    with pytest.warns(UserWarning, match=r"1 of the 5 classes in y have one row only"):
+        labelled.fit(X, y)
+
+
+def test_groups_serve_as_labels():
+    X, _ = classes(60)
+    groups = np.repeat([f"patient {i}" for i in range(30)], 2)
+    grouped = make(positives="labels", batch_size=16, max_iter=3).fit(X, groups)
+    assert 0 <= grouped.score(X, groups) <= 1
+
+
+class Overwhelmed(Backbone):
+    """A bias that dwarfs what the rows have to say."""
+
+    def encoder(self, n_inputs, n_outputs):
+        network = nn.Linear(n_inputs, n_outputs)
+        nn.init.constant_(network.bias, 1e3)
+        return network
+
+
+@pytest.mark.parametrize("backbone", [Collapsed(), Overwhelmed()], ids=repr)
+def test_an_embedding_that_collapses_is_warned_of(backbone):
+    contrastive = make(backbone=backbone, max_iter=1)
+    with pytest.warns(UserWarning, match="The embedding has collapsed"):
+        contrastive.fit(rows(50))
+
+
+def test_too_small_a_rank_is_warned_of():
+    X = np.linspace(-1, 1, 50)[:, None] @ np.ones((1, 3))
+    contrastive = make(64, backbone=MLP(()), max_iter=1)
+    with pytest.warns(UserWarning, match=r"effective rank [12]\.?\d* of 64 components"):
+        contrastive.fit(X)
+
+
+@pytest.mark.parametrize("positives", ["views", "labels"])
+def test_early_stopping_follows_the_embedding(positives):
+    X, y = classes(200)
+    contrastive = make(early_stopping=True, positives=positives, max_iter=4).fit(X, y)
+    measured = {
+        "validation_alignment": (0, 4),
+        "validation_uniformity": (-8, 0),
+        "validation_effective_rank": (1, 4),
+        "validation_normalized_std": (0, 1.01),
+    }
+    if positives == "labels":
+        measured["validation_knn_accuracy"] = (0, 1)
+        measured["validation_linear_probe_accuracy"] = (0, 1)
+    diagnostics = {
+        name for name in contrastive.history_ if name.startswith("validation_")
+    } - {"validation_loss", "validation_nt_xent"}
+    assert diagnostics == set(measured)
+    for name, (low, high) in measured.items():
+        values = np.array(contrastive.history_[name])
+        assert values.shape == (4,)
+        assert ((low <= values) & (values <= high)).all()
+
+
+def test_metrics_with_labels_need_two_classes_of_two_rows():
+    codes = np.random.default_rng(0).normal(size=(6, 2))
+    for ids in ([0, 0, 0, 1, -1, -2], [-1, -2, -3, -4, -5, -6], [0, 1, 2, 3, 4, 5]):
+        assert np.isnan(list(_accuracies(codes, np.array(ids)).values())).all()
+    codes[:3] += 100
+    found = _accuracies(codes, np.array([0, 0, 0, 1, 1, -1]))
+    assert found == {"knn_accuracy": 0.6, "linear_probe_accuracy": 1.0}

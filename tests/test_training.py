@@ -2,7 +2,7 @@
 
 import math
 import re
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from torch import nn
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
 from skrepr import _training as training
 from skrepr._training import (
+    ClassBalanced,
     EvenSplit,
     ResidentSource,
     Trainer,
@@ -572,3 +573,55 @@ def test_verbose_2_prints_a_line_per_epoch(report):
         assert line.startswith(f"AutoencoderTransformer: epoch {i}/3, loss ")
         assert "validation_reconstruction " in line
     assert i == 3
+
+
+def balanced(counts, n_unlabelled=0, batch_size=20, seed=0):
+    """Return the ids, and the batches of three epochs."""
+    ids = np.repeat(np.arange(len(counts)), counts)
+    ids = np.concatenate([ids, -1 - np.arange(n_unlabelled)])
+    ids = torch.from_numpy(np.random.default_rng(seed).permutation(ids))
+    sampler = ClassBalanced(ids, batch_size)
+    generator = torch.Generator().manual_seed(seed)
+    epochs = [sampler.epoch(generator) for _ in range(3)]
+    assert all(len(epoch) == len(sampler) for epoch in epochs)
+    return ids, epochs
+
+
+@pytest.mark.parametrize("counts", [(50, 50), (90, 10), (200, 3, 40), (1, 60), (5, 5)])
+@pytest.mark.parametrize("n_unlabelled", [0, 7])
+def test_every_batch_holds_all_classes_as_often(counts, n_unlabelled):
+    ids, epochs = balanced(counts, n_unlabelled)
+    for batch in chain(*epochs):
+        drawn = ids[batch]
+        numbers = torch.bincount(drawn[drawn >= 0], minlength=len(counts))
+        assert numbers.max() - numbers.min() <= 4  # rounds cut at both ends
+        assert 2 <= len(batch) <= 21
+    for epoch in epochs:
+        drawn = ids[torch.cat(epoch)]
+        numbers = torch.bincount(drawn[drawn >= 0])
+        assert (numbers == numbers[0]).all()
+        assert abs(len(drawn) - len(ids)) <= 2 * len(counts)
+        assert sorted(drawn[drawn < 0]) == sorted(ids[ids < 0])
+
+
+def test_rows_of_a_class_take_turns():
+    ids, epochs = balanced((90, 7))
+    drawn = torch.stack([torch.bincount(torch.cat(e), minlength=97) for e in epochs])
+    small, large = drawn[:, ids == 1], drawn[:, ids == 0]
+    assert (small.max(1).values - small.min(1).values <= 1).all()
+    assert large.max() == 1
+    assert (large.sum(0) > 0).float().mean() > 0.85  # 1 - (41 / 90) ** 3 = 0.9
+
+
+def test_a_class_of_several_rows_is_in_a_batch_with_a_pair():
+    ids, epochs = balanced([2] * 300, batch_size=16)
+    for batch in chain(*epochs):
+        _, numbers = ids[batch].unique(return_counts=True)
+        assert (numbers == 2).sum() >= len(numbers) - 2  # pairs cut at the ends
+
+
+def test_the_generator_decides_what_is_drawn():
+    same = [torch.cat(balanced((30, 9), 5)[1][0]) for _ in range(2)]
+    assert torch.equal(*same)
+    first, second, _ = balanced((30, 9), 5)[1]
+    assert not torch.equal(torch.cat(first), torch.cat(second))
