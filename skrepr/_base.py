@@ -1,6 +1,6 @@
-"""What the transformers share: validate, tabulate, build, train, store; and inference.
+"""What the estimators share: validate, tabulate, build, train, store; and inference.
 
-An estimator adds to `BaseTorchTransformer` its own parameters, ``_build_module`` and
+A transformer adds to `BaseTorchTransformer` its own parameters, ``_build_module`` and
 its verbs. Its module is only ever handed rows of the matrix of ``table_``.
 """
 
@@ -24,17 +24,10 @@ from skrepr.parts import TakesParts, part_constraint
 NEVER_SEEN = 36.0  # squared error of another value in a column that was constant
 
 
-class BaseTorchTransformer(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, TakesParts
-):
-    """Base class of the transformers."""
-
-    _part_kinds: dict = {"backbone": Backbone}
+class BaseTorchEstimator(TakesParts):
+    """Base class of whatever trains a torch module: fit, training and inference."""
 
     _parameter_constraints: dict = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "backbone": part_constraint(Backbone),
-        "standardize": ["boolean"],
         "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -53,6 +46,155 @@ class BaseTorchTransformer(
 
     #: Steps that ``max_iter="auto"`` stands for, rounded up to whole epochs.
     _auto_steps = 1000
+
+    #: The rows passed to ``fit`` that the training does not count.
+    _not_counted = ""
+
+    # What an estimator adds or overrides.
+
+    def _fit(self, *args):
+        """Set every fitted attribute; return what `_train` returns."""
+        raise NotImplementedError
+
+    def _check_rows(self, X, module):
+        """Raise if the module cannot take these values (user's units)."""
+
+    def _shuffled(self, n_samples, y, rng):
+        """Return the numbers of the rows, those to validate on first."""
+        return rng.permutation(n_samples)
+
+    # The fit.
+
+    def _fit_or_stay(self, *args):
+        """Call `_fit`. If it fails, the estimator is as it was before."""
+        before = vars(self).copy()
+        try:
+            # Whatever the mode torch is in when fit is called.
+            with torch.inference_mode(False), torch.enable_grad():
+                stopped = self._fit(*args)
+        except BaseException:
+            self.__dict__ = before
+            raise
+        if stopped is not None:
+            raise stopped
+        return self
+
+    def _train(self, module, matrix, y=None, *, device, generator, split):
+        """Train a module, and set the fitted attributes that tell of the training.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            On the CPU.
+        matrix : ndarray of shape (n_samples, n_columns), float32
+        y : ndarray of shape (n_samples,), optional
+        device : torch.device
+        generator : torch.Generator
+            On the device, for the training.
+        split : numpy.random.Generator
+            For the validation split.
+
+        Returns
+        -------
+        BaseException or None
+            What cut the training short after a state worth keeping was found.
+        """
+        module.to(device, torch.float32)
+        training, validation = self._split(len(matrix), y, split)
+        source, sampler = self._rows_for(matrix, y, training, device)
+        trainer = Trainer(
+            module,
+            generator,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+        )
+        max_iter = self.max_iter
+        if max_iter == "auto":
+            max_iter = math.ceil(self._auto_steps / len(sampler))
+        stopped = train(
+            trainer,
+            source,
+            sampler,
+            max_iter=max_iter,
+            validation=(
+                None
+                if validation is None
+                else self._rows_for(matrix, y, validation, device)
+            ),
+            n_iter_no_change=(
+                None if self.n_iter_no_change == "auto" else self.n_iter_no_change
+            ),
+            tol=self.tol,
+            verbose=int(self.verbose),
+            name=type(self).__name__,
+        )
+        trainer.parameters.release()
+        self.module_ = module.cpu().eval().requires_grad_(False)
+        self.device_ = str(device)
+        self.history_ = trainer.history
+        self.n_iter_ = len(trainer.history["loss"])
+        return stopped
+
+    def _split(self, n_samples, y, rng):
+        """Return the numbers of the rows to train and to validate on."""
+        if not self.early_stopping:
+            return None, None
+        n_validation = max(2, round(self.validation_fraction * n_samples))
+        if n_samples - n_validation < 2:
+            raise ValueError(
+                "early_stopping=True needs at least 2 rows to train and 2 to validate "
+                f"on, but n_samples={n_samples} (without {self._not_counted}) with "
+                f"validation_fraction={self.validation_fraction} leaves "
+                f"{max(n_samples - n_validation, 0)} to train on. Give more rows, or "
+                "set early_stopping=False."
+            )
+        order = self._shuffled(n_samples, y, rng)
+        return order[n_validation:], order[:n_validation]
+
+    def _rows_for(self, matrix, y, index, device):
+        source = ResidentSource(
+            *(
+                None
+                if rows is None
+                else torch.from_numpy(rows if index is None else rows[index]).to(device)
+                for rows in (matrix, y)
+            )
+        )
+        return source, EvenSplit(len(source), self.batch_size)
+
+    # Inference, on a copy of the module: the fitted one is never changed.
+
+    def _validate_rows(self, X):
+        check_is_fitted(self)
+        check_numeric(X, type(self).__name__)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        self._check_rows(X, self.module_)
+        return X
+
+    def _apply(self, verb, rows, **options):
+        """Evaluate a method of the module, by its name, on rows."""
+        return self._apply_of(self.module_, verb, rows, **options)
+
+    def _apply_of(self, module, verb, rows, **options):
+        module = for_inference(module, self.device_, rows.dtype)
+        return apply(module, getattr(module, verb), rows, **options)
+
+
+class BaseTorchTransformer(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorchEstimator
+):
+    """Base class of the transformers."""
+
+    _part_kinds: dict = {"backbone": Backbone}
+
+    _parameter_constraints: dict = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "backbone": part_constraint(Backbone),
+        "standardize": ["boolean"],
+        **BaseTorchEstimator._parameter_constraints,
+    }
+
+    _not_counted = "the rows that trim leaves out"
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -77,17 +219,7 @@ class BaseTorchTransformer(
             estimator is then as it was before the call; but if ``early_stopping`` had
             found a best epoch before the loss became NaN, it keeps that one's weights.
         """
-        before = vars(self).copy()
-        try:
-            # Whatever the mode torch is in when fit is called.
-            with torch.inference_mode(False), torch.enable_grad():
-                stopped = self._fit(X)
-        except BaseException:
-            self.__dict__ = before
-            raise
-        if stopped is not None:
-            raise stopped
-        return self
+        return self._fit_or_stay(X)
 
     def transform(self, X):
         """Map rows to their codes.
@@ -121,9 +253,6 @@ class BaseTorchTransformer(
     def _build_module(self, columns):
         """Build the module for a column layout, with fresh weights."""
         raise NotImplementedError
-
-    def _check_rows(self, X, module):
-        """Raise if the module cannot take these values (user's units)."""
 
     # The way in: rows of the user to a fitted module.
 
@@ -162,81 +291,14 @@ class BaseTorchTransformer(
         with Seeded(initial), torch.device("cpu"):
             module = self._build_module(table.columns)
         self._check_rows(passed, module)
-        module.to(device, torch.float32)
-
-        training, validation = self._split(len(X), split)
-        matrix = table.to_matrix(X, np.float32)
-        source, sampler = self._rows_for(matrix, training, device)
-        trainer = Trainer(
-            module,
-            generator,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-        )
-        max_iter = self.max_iter
-        if max_iter == "auto":
-            max_iter = math.ceil(self._auto_steps / len(sampler))
-        stopped = train(
-            trainer,
-            source,
-            sampler,
-            max_iter=max_iter,
-            validation=(
-                None
-                if validation is None
-                else self._rows_for(matrix, validation, device)
-            ),
-            n_iter_no_change=(
-                None if self.n_iter_no_change == "auto" else self.n_iter_no_change
-            ),
-            tol=self.tol,
-            verbose=int(self.verbose),
-            name=type(self).__name__,
-        )
-        trainer.parameters.release()
         self.table_ = table
-        self.module_ = module.cpu().eval().requires_grad_(False)
-        self.device_ = str(device)
-        self.history_ = trainer.history
-        self.n_iter_ = len(trainer.history["loss"])
-        return stopped
-
-    def _split(self, n_samples, rng):
-        """Return the numbers of the rows to train and to validate on."""
-        if not self.early_stopping:
-            return None, None
-        n_validation = max(2, round(self.validation_fraction * n_samples))
-        if n_samples - n_validation < 2:
-            raise ValueError(
-                "early_stopping=True needs at least 2 rows to train and 2 to validate "
-                f"on, but n_samples={n_samples} (without the rows that trim leaves "
-                f"out) with validation_fraction={self.validation_fraction} leaves "
-                f"{max(n_samples - n_validation, 0)} to train on. Give more rows, or "
-                "set early_stopping=False."
-            )
-        order = rng.permutation(n_samples)
-        return order[n_validation:], order[:n_validation]
-
-    def _rows_for(self, matrix, index, device):
-        rows = torch.from_numpy(matrix if index is None else matrix[index]).to(device)
-        return ResidentSource(rows), EvenSplit(len(rows), self.batch_size)
-
-    # Inference, on a copy of the module: the fitted one is never changed.
-
-    def _validate_rows(self, X):
-        check_is_fitted(self)
-        check_numeric(X, type(self).__name__)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        self._check_rows(X, self.module_)
-        return X
-
-    def _apply(self, verb, rows, **options):
-        """Evaluate a method of the module, by its name, on rows."""
-        return self._apply_of(self.module_, verb, rows, **options)
-
-    def _apply_of(self, module, verb, rows, **options):
-        module = for_inference(module, self.device_, rows.dtype)
-        return apply(module, getattr(module, verb), rows, **options)
+        return self._train(
+            module,
+            table.to_matrix(X, np.float32),
+            device=device,
+            generator=generator,
+            split=split,
+        )
 
 
 class DecodingTransformer(BaseTorchTransformer):
