@@ -1,7 +1,7 @@
 """The labels of rows, some of which may be missing."""
 
 import numpy as np
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 
@@ -53,12 +53,12 @@ def check_labels(X, y, unlabelled=None):
 
 
 def encode_classes(labels):
-    """Number the classes of labels.
+    """Give every class of the labels a number.
 
     Parameters
     ----------
     labels : ndarray of shape (n_labelled,)
-        None is missing.
+        As `check_labels` returns them.
 
     Returns
     -------
@@ -70,8 +70,9 @@ def encode_classes(labels):
     Raises
     ------
     ValueError
-        If the labels are not those of classes.
+        If the labels are not those of classes: fractions, infinity.
     """
+    assert_all_finite(labels, input_name="y")  # or type_of_target casts infinity to int
     check_classification_targets(labels)
     return np.unique(labels, return_inverse=True)
 
@@ -79,5 +80,5 @@ def encode_classes(labels):
 def _is_missing(label):
     if label is None:
         return True
-    differs = label != label  # noqa: PLR0124 - true of NaN; NA of NA
+    differs = label != label  # True of NaN, NA of NA
     return not isinstance(differs, bool | np.bool_) or bool(differs)
