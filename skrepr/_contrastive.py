@@ -33,6 +33,10 @@ class ContrastiveModule(nn.Module):
         self.augment = augment
         self.n_components = n_components
 
+    @property
+    def encoder(self):
+        return self.objective.encoder
+
     def loss(self, batch):
         return self.objective(batch, self.augment, batch.index)
 
