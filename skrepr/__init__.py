@@ -1,11 +1,13 @@
 """Representation learning for tables, in scikit-learn's way.
 
 Autoencoders, variational autoencoders and contrastive learning as transformers that
-slot into pipelines and grid searches, and outlier detection from their scores.
+slot into pipelines and grid searches; classifiers and regressors that fine-tune them
+where labels are few; and outlier detection from their scores.
 """
 
 from skrepr._autoencoder import AutoencoderTransformer
 from skrepr._contrastive import ContrastiveTransformer
+from skrepr._fine_tuned import FineTunedClassifier, FineTunedRegressor
 from skrepr._outlier import OutlierDetector
 from skrepr._vae import VAETransformer
 
@@ -14,6 +16,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AutoencoderTransformer",
     "ContrastiveTransformer",
+    "FineTunedClassifier",
+    "FineTunedRegressor",
     "OutlierDetector",
     "VAETransformer",
     "__version__",

@@ -1,6 +1,6 @@
-"""What the transformers share: validate, tabulate, build, train, store; and inference.
+"""What the estimators share: validate, tabulate, build, train, store; and inference.
 
-An estimator adds to `BaseTorchTransformer` its own parameters, ``_build_module`` and
+A transformer adds to `BaseTorchTransformer` its own parameters, ``_build_module`` and
 its verbs. Its module is only ever handed rows of the matrix of ``table_``.
 """
 
@@ -24,17 +24,10 @@ from skrepr.parts import TakesParts, part_constraint
 NEVER_SEEN = 36.0  # squared error of another value in a column that was constant
 
 
-class BaseTorchTransformer(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, TakesParts
-):
-    """Base class of the transformers."""
-
-    _part_kinds: dict = {"backbone": Backbone}
+class BaseTorchEstimator(TakesParts):
+    """Base class of whatever trains a torch module: fit, training and inference."""
 
     _parameter_constraints: dict = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "backbone": part_constraint(Backbone),
-        "standardize": ["boolean"],
         "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -53,6 +46,148 @@ class BaseTorchTransformer(
 
     #: Steps that ``max_iter="auto"`` stands for, rounded up to whole epochs.
     _auto_steps = 1000
+
+    #: The rows passed to ``fit`` that the training does not count.
+    _not_counted = ""
+
+    # What an estimator adds or overrides.
+
+    def _fit(self, *args):
+        """Set every fitted attribute; return what `_train` returns."""
+        raise NotImplementedError
+
+    def _check_rows(self, X, module):
+        """Raise if the module cannot take these values (user's units)."""
+
+    def _shuffled(self, n_samples, y, rng):
+        """Return the numbers of the rows, those to validate on first."""
+        return rng.permutation(n_samples)
+
+    def _sampler(self, source):
+        """Choose how an epoch of training is cut into batches."""
+        return EvenSplit(len(source), self.batch_size)
+
+    # The fit.
+
+    def _fit_or_stay(self, *args):
+        """Call `_fit`. If it fails, the estimator is as it was before."""
+        before = vars(self).copy()
+        try:
+            # Whatever the mode torch is in when fit is called.
+            with torch.inference_mode(False), torch.enable_grad():
+                stopped = self._fit(*args)
+        except BaseException:
+            self.__dict__ = before
+            raise
+        if stopped is not None:
+            raise stopped
+        return self
+
+    def _train(self, module, matrix, y=None, *, device, generator, split):
+        """Train a module, and set the fitted attributes that tell of the training.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            On the CPU.
+        matrix : ndarray of shape (n_samples, n_columns), float32
+        y : ndarray of shape (n_samples,), optional
+        device : torch.device
+        generator : torch.Generator
+            On the device, for the training.
+        split : numpy.random.Generator
+            For the validation split.
+
+        Returns
+        -------
+        BaseException or None
+            What cut the training short after a state worth keeping was found.
+        """
+        module.to(device, torch.float32)
+        training, validation = self._split(len(matrix), y, split)
+        source = _source(matrix, y, training, device)
+        sampler = self._sampler(source)
+        if validation is not None:
+            held_out = _source(matrix, y, validation, device)
+            validation = held_out, EvenSplit(len(held_out), self.batch_size)
+        trainer = Trainer(
+            module,
+            generator,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+        )
+        max_iter = self.max_iter
+        if max_iter == "auto":
+            max_iter = math.ceil(self._auto_steps / len(sampler))
+        stopped = train(
+            trainer,
+            source,
+            sampler,
+            max_iter=max_iter,
+            validation=validation,
+            n_iter_no_change=(
+                None if self.n_iter_no_change == "auto" else self.n_iter_no_change
+            ),
+            tol=self.tol,
+            verbose=int(self.verbose),
+            name=type(self).__name__,
+        )
+        trainer.parameters.release()
+        self.module_ = module.cpu().eval().requires_grad_(False)
+        self.device_ = str(device)
+        self.history_ = trainer.history
+        self.n_iter_ = len(trainer.history["loss"])
+        return stopped
+
+    def _split(self, n_samples, y, rng):
+        """Return the numbers of the rows to train and to validate on."""
+        if not self.early_stopping:
+            return None, None
+        n_validation = max(2, round(self.validation_fraction * n_samples))
+        if n_samples - n_validation < 2:
+            raise ValueError(
+                "early_stopping=True needs at least 2 rows to train and 2 to validate "
+                f"on, but n_samples={n_samples} (without {self._not_counted}) with "
+                f"validation_fraction={self.validation_fraction} leaves "
+                f"{max(n_samples - n_validation, 0)} to train on. Give more rows, or "
+                "set early_stopping=False."
+            )
+        order = self._shuffled(n_samples, y, rng)
+        return order[n_validation:], order[:n_validation]
+
+    # Inference, on a copy of the module: the fitted one is never changed.
+
+    def _validate_rows(self, X):
+        check_is_fitted(self)
+        check_numeric(X, type(self).__name__)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        self._check_rows(X, self.module_)
+        return X
+
+    def _apply(self, verb, rows, **options):
+        """Evaluate a method of the module, by its name, on rows."""
+        return self._apply_of(self.module_, verb, rows, **options)
+
+    def _apply_of(self, module, verb, rows, **options):
+        module = for_inference(module, self.device_, rows.dtype)
+        return apply(module, getattr(module, verb), rows, **options)
+
+
+class BaseTorchTransformer(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorchEstimator
+):
+    """Base class of the transformers."""
+
+    _part_kinds: dict = {"backbone": Backbone}
+
+    _parameter_constraints: dict = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "backbone": part_constraint(Backbone),
+        "standardize": ["boolean"],
+        **BaseTorchEstimator._parameter_constraints,
+    }
+
+    _not_counted = "the rows that trim leaves out"
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -77,17 +212,7 @@ class BaseTorchTransformer(
             estimator is then as it was before the call; but if ``early_stopping`` had
             found a best epoch before the loss became NaN, it keeps that one's weights.
         """
-        before = vars(self).copy()
-        try:
-            # Whatever the mode torch is in when fit is called.
-            with torch.inference_mode(False), torch.enable_grad():
-                stopped = self._fit(X, y)
-        except BaseException:
-            self.__dict__ = before
-            raise
-        if stopped is not None:
-            raise stopped
-        return self
+        return self._fit_or_stay(X, y)
 
     def transform(self, X):
         """Map rows to their codes.
@@ -122,15 +247,8 @@ class BaseTorchTransformer(
         """Build the module for a column layout, with fresh weights."""
         raise NotImplementedError
 
-    def _check_rows(self, X, module):
-        """Raise if the module cannot take these values (user's units)."""
-
     def _ids(self, X, y):
         """Return what the module is to know of y: an integer for every row, or None."""
-
-    def _sampler(self, source):
-        """Choose how an epoch of training is cut into batches."""
-        return EvenSplit(len(source), self.batch_size)
 
     # The way in: rows of the user to a fitted module.
 
@@ -178,77 +296,15 @@ class BaseTorchTransformer(
         with Seeded(initial), torch.device("cpu"):
             module = self._build_module(table.columns)
         self._check_rows(passed, module)
-        module.to(device, torch.float32)
-
-        training, validation = self._split(len(X), split)
-        matrix = table.to_matrix(X, np.float32)
-        source = _source(matrix, ids, training, device)
-        sampler = self._sampler(source)
-        if validation is not None:
-            held_out = _source(matrix, ids, validation, device)
-            validation = held_out, EvenSplit(len(held_out), self.batch_size)
-        trainer = Trainer(
-            module,
-            generator,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-        )
-        max_iter = self.max_iter
-        if max_iter == "auto":
-            max_iter = math.ceil(self._auto_steps / len(sampler))
-        stopped = train(
-            trainer,
-            source,
-            sampler,
-            max_iter=max_iter,
-            validation=validation,
-            n_iter_no_change=(
-                None if self.n_iter_no_change == "auto" else self.n_iter_no_change
-            ),
-            tol=self.tol,
-            verbose=int(self.verbose),
-            name=type(self).__name__,
-        )
-        trainer.parameters.release()
         self.table_ = table
-        self.module_ = module.cpu().eval().requires_grad_(False)
-        self.device_ = str(device)
-        self.history_ = trainer.history
-        self.n_iter_ = len(trainer.history["loss"])
-        return stopped
-
-    def _split(self, n_samples, rng):
-        """Return the numbers of the rows to train and to validate on."""
-        if not self.early_stopping:
-            return None, None
-        n_validation = max(2, round(self.validation_fraction * n_samples))
-        if n_samples - n_validation < 2:
-            raise ValueError(
-                "early_stopping=True needs at least 2 rows to train and 2 to validate "
-                f"on, but n_samples={n_samples} (without the rows that trim leaves "
-                f"out) with validation_fraction={self.validation_fraction} leaves "
-                f"{max(n_samples - n_validation, 0)} to train on. Give more rows, or "
-                "set early_stopping=False."
-            )
-        order = rng.permutation(n_samples)
-        return order[n_validation:], order[:n_validation]
-
-    # Inference, on a copy of the module: the fitted one is never changed.
-
-    def _validate_rows(self, X):
-        check_is_fitted(self)
-        check_numeric(X, type(self).__name__)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        self._check_rows(X, self.module_)
-        return X
-
-    def _apply(self, verb, rows, **options):
-        """Evaluate a method of the module, by its name, on rows."""
-        return self._apply_of(self.module_, verb, rows, **options)
-
-    def _apply_of(self, module, verb, rows, **options):
-        module = for_inference(module, self.device_, rows.dtype)
-        return apply(module, getattr(module, verb), rows, **options)
+        return self._train(
+            module,
+            table.to_matrix(X, np.float32),
+            ids,
+            device=device,
+            generator=generator,
+            split=split,
+        )
 
 
 class DecodingTransformer(BaseTorchTransformer):
@@ -339,11 +395,10 @@ class DecodingTransformer(BaseTorchTransformer):
         return self.table_.wrap(X.astype(dtype, copy=False), like)
 
 
-def _source(matrix, ids, index, device):
+def _source(matrix, y, index, device):
     """Put rows, all or those of an index, onto the device."""
     x, y = (
-        array if array is None or index is None else array[index]
-        for array in (matrix, ids)
+        rows if rows is None or index is None else rows[index] for rows in (matrix, y)
     )
     y = None if y is None else torch.from_numpy(y).to(device)
     return ResidentSource(torch.from_numpy(x).to(device), y)

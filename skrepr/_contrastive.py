@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from skrepr._base import BaseTorchTransformer
-from skrepr._labels import check_labels, encode_classes
+from skrepr._labels import check_labels, encode_classes, stratified
 from skrepr._sklearn import StrOptions
 from skrepr._torch import evaluation, for_inference, to_tensor
 from skrepr._training import ClassBalanced
@@ -353,6 +353,10 @@ class ContrastiveTransformer(BaseTorchTransformer):
         ids = -1 - np.arange(len(X))  # an id of its own for every row without a label
         ids[~missing] = numbers
         return ids
+
+    def _shuffled(self, n_samples, y, rng):
+        order = super()._shuffled(n_samples, y, rng)
+        return order if y is None else stratified(order, np.maximum(y, -1))
 
     def _sampler(self, source):
         if source.y is None:

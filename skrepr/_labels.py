@@ -1,7 +1,7 @@
 """The labels of rows, some of which may be missing."""
 
 import numpy as np
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 
@@ -63,7 +63,7 @@ def encode_classes(labels):
     Parameters
     ----------
     labels : ndarray of shape (n_labelled,)
-        None is missing.
+        As `check_labels` returns them.
 
     Returns
     -------
@@ -75,10 +75,40 @@ def encode_classes(labels):
     Raises
     ------
     ValueError
-        If the labels are not those of classes.
+        If the labels are not those of classes: fractions, infinity.
     """
+    assert_all_finite(labels, input_name="y")  # or type_of_target casts infinity to int
     check_classification_targets(labels)
     return np.unique(labels, return_inverse=True)
+
+
+def stratified(order, classes):
+    """Reorder rows so that every beginning holds the classes in proportion.
+
+    The last row of every class comes after all others: a class is complete only in a
+    beginning that leaves fewer rows out than there are classes.
+
+    Parameters
+    ----------
+    order : ndarray of shape (n_samples,), int
+        Numbers of the rows.
+    classes : ndarray of shape (n_samples,), int
+        Of the row of every number.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), int
+        The numbers, those of each class in the order they had.
+    """
+    _, numbers, counts = np.unique(
+        classes[order], return_inverse=True, return_counts=True
+    )
+    by_class = numbers.argsort(kind="stable")
+    place = np.empty(len(order))  # of a row in its class
+    place[by_class] = np.arange(len(order)) - np.repeat(
+        counts.cumsum() - counts, counts
+    )
+    return order[np.argsort((place + 1) / counts[numbers], kind="stable")]
 
 
 def _is_missing(label):

@@ -17,6 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 from skrepr import (
     AutoencoderTransformer,
     ContrastiveTransformer,
+    FineTunedClassifier,
+    FineTunedRegressor,
     OutlierDetector,
     VAETransformer,
 )
@@ -104,6 +106,7 @@ class InPipeline(TransformerMixin, BaseEstimator):
 
 
 quick = {"max_iter": 2, "random_state": 0}
+tuning = {"max_iter": 60, "learning_rate": 1e-2, "random_state": 0}
 wide = MLP(hidden_layer_sizes=(512, 512))
 
 TRANSFORMERS = [
@@ -115,6 +118,14 @@ DETECTORS = [
     OutlierDetector(AutoencoderTransformer(**quick)),
     OutlierDetector(FrozenEstimator(FittedPCA())),
     OutlierDetector(make_pipeline(StandardScaler(), VAETransformer(**quick))),
+]
+FINE_TUNED = [
+    FineTunedClassifier(AutoencoderTransformer(**quick), **tuning),
+    FineTunedClassifier(VAETransformer(**quick), **tuning),
+    FineTunedClassifier(ContrastiveTransformer(max_iter=2), **tuning),
+    FineTunedRegressor(AutoencoderTransformer(max_iter=2), **tuning),
+    FineTunedRegressor(VAETransformer(**quick), **tuning),
+    FineTunedRegressor(ContrastiveTransformer(**quick), **tuning),
 ]
 VARIANTS = [
     AutoencoderTransformer(backbone=MLP(norm="batch"), **quick),
@@ -149,6 +160,27 @@ VARIANTS = [
     VAETransformer(beta=4.0, kl_warmup=0.0, n_importance_samples=1, **quick),
     VAETransformer(likelihood=Gaussian(scale=0.5), **quick),
     OutlierDetector(VAETransformer(**quick), contamination=0.1),
+    FineTunedClassifier(
+        AutoencoderTransformer(backbone=MLP((32,), norm="batch"), **quick),
+        augmentation="feature_corruption",
+        **tuning,
+    ),
+    FineTunedClassifier(
+        VAETransformer(backbone=MLP((32,), dropout=0.2), **quick),
+        early_stopping=True,
+        batch_size=64,
+        **tuning,
+    ),
+    FineTunedRegressor(
+        ContrastiveTransformer(backbone=MLP((32,), norm="layer"), **quick),
+        early_stopping=True,
+        **tuning,
+    ),
+    FineTunedRegressor(
+        AutoencoderTransformer(trim=0.2, **quick),
+        augmentation=GaussianNoise(scale=0.1),
+        **tuning,
+    ),
 ]
 BERNOULLI = [
     InPipeline(AutoencoderTransformer(likelihood="bernoulli", **quick)),
@@ -159,7 +191,7 @@ BERNOULLI = [
         )
     ),
 ]
-EVERYTHING = TRANSFORMERS + DETECTORS + VARIANTS + BERNOULLI
+EVERYTHING = TRANSFORMERS + DETECTORS + FINE_TUNED + VARIANTS + BERNOULLI
 
 
 def type_name(estimator):
@@ -205,7 +237,9 @@ def test_check_of_scikit_learns_own_transformers(estimator, name):
         "check_param_validation",
     ],
 )
-@pytest.mark.parametrize("estimator", TRANSFORMERS + DETECTORS, ids=type_name)
+@pytest.mark.parametrize(
+    "estimator", TRANSFORMERS + DETECTORS + FINE_TUNED, ids=type_name
+)
 def test_check_of_scikit_learns_own_estimators(estimator, name):
     passes(getattr(estimator_checks, name), type_name(estimator), estimator)
 

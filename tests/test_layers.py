@@ -8,7 +8,7 @@ import pytest
 import skrepr
 
 ROOT = Path(skrepr.__file__).parent
-ESTIMATORS = {"_autoencoder", "_vae", "_contrastive", "_outlier"}
+ESTIMATORS = {"_autoencoder", "_vae", "_contrastive", "_fine_tuned", "_outlier"}
 PARTS = {
     "backbones",
     "likelihoods",
@@ -16,6 +16,7 @@ PARTS = {
     "augmentations",
     "penalties",
     "error_models",
+    "auxiliaries",
 }
 LAYERS = [  # from the ground up; files of one layer do not import each other
     {"_engine", "_sklearn"},
@@ -90,6 +91,8 @@ def test_the_top_level_holds_the_estimators_and_the_version():
     assert set(skrepr.__all__) == {
         "AutoencoderTransformer",
         "ContrastiveTransformer",
+        "FineTunedClassifier",
+        "FineTunedRegressor",
         "OutlierDetector",
         "VAETransformer",
         "__version__",
