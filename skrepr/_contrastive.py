@@ -374,6 +374,8 @@ class ContrastiveTransformer(BaseTorchTransformer):
         rows = np.linspace(0, len(X) - 1, min(len(X), _DIAGNOSED)).astype(int)
         codes = self._apply("encode", X[rows], to_matrix=self.table_.to_matrix)
         rank, std = effective_rank(codes), normalized_std(codes)
+        if self.n_components == 1:  # a single number has no direction that could vary
+            std = float(codes.std() > 0)
         if rank < _LEAST_RANK * self.n_components or std < _LEAST_STD:
             warnings.warn(
                 "The embedding has collapsed: the codes of the training rows are all "
