@@ -17,7 +17,7 @@ from skrepr._engine import matmul, refuse_second_derivatives
 from skrepr._sklearn import Interval, StrOptions
 from skrepr.parts import Part
 
-_CELLS = 2**18  # of the matrices of pairs that are in memory at a time
+_CELLS = 2**20  # of the matrices of pairs that are in memory at a time
 _LEAST_FAST_TEMPERATURE = 0.025  # exp(-2 / 0.025) is still a float32
 _NOBODY = torch.iinfo(torch.int64).min  # the id of a slot of the queue that is empty
 
@@ -79,34 +79,40 @@ def _per_anchor(function, n_anchors, n_others, *tensors):
     blocks = _blocks(n_anchors, n_others)
     if len(blocks) == 1:
         return function(blocks[0], *tensors)
-    return torch.cat([_Recomputed.apply(function, block, *tensors) for block in blocks])
+    return _InBlocks.apply(function, blocks, *tensors)
 
 
-class _Recomputed(torch.autograd.Function):
-    """A function of a block whose intermediate values are computed again backwards.
+class _InBlocks(torch.autograd.Function):
+    """Values of blocks, whose intermediate values are computed again backwards.
 
     torch.utils.checkpoint does the same, but imports torch's compiler: a second, and
     more memory than it saves.
     """
 
     @staticmethod
-    def forward(ctx, function, block, *tensors):
-        ctx.function, ctx.block, ctx.tensors = function, block, tensors
-        return function(block, *tensors)
+    def forward(ctx, function, blocks, *tensors):
+        ctx.function, ctx.blocks, ctx.tensors = function, blocks, tensors
+        return torch.cat([function(block, *tensors) for block in blocks])
 
     @staticmethod
     def backward(ctx, slope):
         refuse_second_derivatives()
         needed = ctx.needs_input_grad[2:]
+        # In detached copies, at which the derivatives end.
         tensors = [
-            tensor.detach().requires_grad_() if is_needed else tensor
-            for tensor, is_needed in zip(ctx.tensors, needed, strict=True)
+            x.detach().requires_grad_() if is_needed else x
+            for x, is_needed in zip(ctx.tensors, needed, strict=True)
         ]
-        with torch.enable_grad():
-            values = ctx.function(ctx.block, *tensors)
-        wanted = [x for x, is_needed in zip(tensors, needed, strict=True) if is_needed]
-        slopes = iter(torch.autograd.grad(values, wanted, slope))
-        return None, None, *(next(slopes) if needs else None for needs in needed)
+        leaves = [x for x, is_needed in zip(tensors, needed, strict=True) if is_needed]
+        totals = [torch.zeros_like(leaf) for leaf in leaves]
+        for block in ctx.blocks:
+            with torch.enable_grad():
+                values = ctx.function(block, *tensors)
+            slopes = torch.autograd.grad(values, leaves, slope[block])
+            for total, part in zip(totals, slopes, strict=True):
+                total.add_(part)
+        found = iter(totals)
+        return None, None, *(next(found) if is_needed else None for is_needed in needed)
 
 
 def _positives_and_negatives(ids, block):
@@ -178,7 +184,7 @@ def nt_xent(a, b, temperature, ids=None):
     ids, partners = ids.repeat(2), torch.arange(2 * n, device=z.device).roll(n)
 
     def cross_entropies(block, z, temperature):
-        logits, partner = z[block] @ z.T / temperature, partners[block]
+        logits, partner = (z[block] / temperature) @ z.T, partners[block]
         same = ids[block, None] == ids
         same.scatter_(1, partner[:, None], False)
         logits = logits.masked_fill(same, -torch.inf)
@@ -240,7 +246,7 @@ def moco(queries, keys, ids, queue, queue_ids, temperature):
     Parameters
     ----------
     queries, keys : torch.Tensor of shape (n, width)
-        Row i of one is the positive of row i of the other.
+        Row i of one is the positive of row i of the other. Keys get no gradient.
     ids : torch.Tensor of shape (n,)
         Of the queries.
     queue : torch.Tensor of shape (n_queue, width)
@@ -254,14 +260,14 @@ def moco(queries, keys, ids, queue, queue_ids, temperature):
     torch.Tensor
         A 0-d tensor: the mean over the queries, 0 while the queue is empty.
     """
-    queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
+    queries, keys = F.normalize(queries, dim=1), F.normalize(keys.detach(), dim=1)
 
     def losses(block, queries, temperature):
-        query = queries[block]
+        query = queries[block] / temperature
         positive = (query * keys[block]).sum(1, keepdim=True)
         left_out = (ids[block, None] == queue_ids) | (queue_ids == _NOBODY)
         negative = (query @ queue.T).masked_fill(left_out, -torch.inf)
-        logits = torch.cat([positive, negative], dim=1) / temperature
+        logits = torch.cat([positive, negative], dim=1)
         return logits.logsumexp(1) - logits[:, 0]
 
     n, n_queue = len(queries), len(queue)
@@ -291,7 +297,7 @@ def sup_con(z, ids, temperature):
 
     def losses(block, z, temperature):
         positive, negative = _positives_and_negatives(ids, block)
-        logits = z[block] @ z.T / temperature
+        logits = (z[block] / temperature) @ z.T
         mean = torch.where(positive, logits, 0.0).sum(1) / n_positives[block]
         others = logits.masked_fill(~(positive | negative), -torch.inf)
         return torch.where(n_positives[block] > 0, others.logsumexp(1) - mean, 0.0)
