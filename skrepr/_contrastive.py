@@ -58,8 +58,8 @@ class ContrastiveModule(nn.Module):
         if batch.y is not None:
             ids = batch.y
             partners = x[partner(ids, batch.generator)]
-        rows = [self.augment(v, batch.generator, ids) for v in (x, partners)]
-        rows = torch.cat(rows)
+        views = [self.augment(v, batch.generator, ids) for v in (x, partners)]
+        rows = torch.cat(views)
         return Views(
             rows=rows,
             originals=torch.cat([x, partners]),
