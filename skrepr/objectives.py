@@ -5,6 +5,7 @@ The losses are pure functions and come first, the parts that choose them follow.
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from numbers import Integral, Real
@@ -606,12 +607,17 @@ class Objective(Part):
 
 
 class _OfProjections(nn.Module):
-    """A loss of the projections of all views and their ids."""
+    """A loss of the projections of all views and their ids.
 
-    def __init__(self, head, loss, **options):
+    It is an attribute of the class: the engine leaves modules alone that have functions
+    of their own.
+    """
+
+    loss: Callable
+
+    def __init__(self, head, **options):
         super().__init__()
         self.head = head
-        self.loss = loss
         self.options = options
 
     def forward(self, views):
@@ -803,7 +809,11 @@ class Contrastive(Objective):
 
     def build(self, encoder, head, n_components):
         """Build the module that computes the loss of two views of a batch."""
-        return _OfProjections(head, contrastive, margin=self.margin)
+        return _Contrastive(head, margin=self.margin)
+
+
+class _Contrastive(_OfProjections):
+    loss = staticmethod(contrastive)
 
 
 class Triplet(Objective):
@@ -848,7 +858,11 @@ class Triplet(Objective):
 
     def build(self, encoder, head, n_components):
         """Build the module that computes the loss of two views of a batch."""
-        return _OfProjections(head, triplet, margin=self.margin, mining=self.mining)
+        return _Triplet(head, margin=self.margin, mining=self.mining)
+
+
+class _Triplet(_OfProjections):
+    loss = staticmethod(triplet)
 
 
 class LiftedStructured(Objective):
@@ -890,9 +904,11 @@ class LiftedStructured(Objective):
 
     def build(self, encoder, head, n_components):
         """Build the module that computes the loss of two views of a batch."""
-        return _OfProjections(
-            head, lifted_structured, margin=self.margin, form=self.form
-        )
+        return _LiftedStructured(head, margin=self.margin, form=self.form)
+
+
+class _LiftedStructured(_OfProjections):
+    loss = staticmethod(lifted_structured)
 
 
 class NPair(Objective):
@@ -952,17 +968,17 @@ class _Target(nn.Module):
 
     def __init__(self, encoder, head):
         super().__init__()
-        self.network = copy.deepcopy(nn.Sequential(encoder, head))
-        self.network.requires_grad_(False)
+        self.encoder, self.head = copy.deepcopy((encoder, head))
+        self.requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, rows):
-        return self.network(rows)
+        return self.head(self.encoder(rows))
 
     @torch.no_grad()
     def follow(self, encoder, head, momentum):
         online = chain(encoder.parameters(), head.parameters())
-        for p, q in zip(self.network.parameters(), online, strict=True):
+        for p, q in zip(self.parameters(), online, strict=True):
             p.lerp_(q, 1 - momentum)
 
 
@@ -1216,7 +1232,27 @@ class BarlowTwins(Objective):
     def build(self, encoder, head, n_components):
         """Build the module that computes the loss of two views of a batch."""
         weights = {"invariance": 1.0, "redundancy": self.off_diagonal_weight}
-        return _WeightedTerms(head, barlow_twins, weights)
+        return _BarlowTwins(head, weights)
+
+
+class _WeightedTerms(nn.Module):
+    """Several terms of the projections of two views, each with a weight."""
+
+    terms: Callable
+
+    def __init__(self, head, weights):
+        super().__init__()
+        self.head = head
+        self.weights = weights
+
+    def forward(self, views):
+        values = self.terms(*self.head(views.codes).chunk(2))
+        items = zip(self.weights.items(), values, strict=True)
+        return {name: weight * value for (name, weight), value in items}
+
+
+class _BarlowTwins(_WeightedTerms):
+    terms = staticmethod(barlow_twins)
 
 
 class VICReg(Objective):
@@ -1260,25 +1296,18 @@ class VICReg(Objective):
 
     def build(self, encoder, head, n_components):
         """Build the module that computes the loss of two views of a batch."""
-        names = ("invariance", "variance", "covariance")
-        return _WeightedTerms(
-            head, vicreg, {name: getattr(self, name) for name in names}
+        return _VICReg(
+            head,
+            {
+                "invariance": self.invariance,
+                "variance": self.variance,
+                "covariance": self.covariance,
+            },
         )
 
 
-class _WeightedTerms(nn.Module):
-    """Several terms of the projections of two views, each with a weight."""
-
-    def __init__(self, head, terms, weights):
-        super().__init__()
-        self.head = head
-        self.terms = terms
-        self.weights = weights
-
-    def forward(self, views):
-        values = self.terms(*self.head(views.codes).chunk(2))
-        items = zip(self.weights.items(), values, strict=True)
-        return {name: weight * value for (name, weight), value in items}
+class _VICReg(_WeightedTerms):
+    terms = staticmethod(vicreg)
 
 
 Objective.names = {

@@ -16,6 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skrepr import objectives
+from skrepr._engine import find_stacks
 from skrepr.objectives import (
     BYOL,
     BarlowTwins,
@@ -637,6 +638,15 @@ def test_every_module_gives_finite_terms_and_slopes_to_all_it_learns(part, ids):
     }
 
 
+@pytest.mark.parametrize("part", PARTS, ids=repr)
+def test_the_engine_knows_every_head_that_has_no_predictor_beside_it(part):
+    _, module = build(part)
+    networks = [] if hasattr(module, "predictor") else [module.head]
+    if networks and hasattr(module, "target"):
+        networks += [module.target.encoder, module.target.head]
+    assert set(find_stacks(module)) == set(networks)
+
+
 @pytest.mark.parametrize("n", [2, 3])
 @pytest.mark.parametrize("part", PARTS, ids=repr)
 def test_the_smallest_batches_have_a_loss(part, n):
@@ -757,7 +767,7 @@ def test_byol_predicts_what_the_target_makes_of_the_partner():
     module.eval()
     given = batch(encoder)
     p = module.predictor(module.head(encoder(given.rows)))
-    z = module.target.network(given.rows)
+    z = module.target.head(module.target.encoder(given.rows))
     cosines = nn.functional.cosine_similarity(p, torch.cat([z[7:], z[:7]]))
     torch.testing.assert_close(module(given)["byol"], (2 - 2 * cosines).mean())
 
