@@ -341,14 +341,14 @@ class ContrastiveTransformer(BaseTorchTransformer):
                 f"No two of the {len(labels)} labelled rows have the same y: no row "
                 "has a positive but its own other view. Expected classes or groups of "
                 'several rows; positives="views" is for rows without any.',
-                stacklevel=5,
+                stacklevel=6,
             )
         elif n_alone > 0:
             warnings.warn(
                 f"{n_alone} of the {numbers.max() + 1} classes in y have one row only, "
                 "which has no positive but its own other view. Merge rare classes, or "
                 "mark such rows as unlabelled.",
-                stacklevel=5,
+                stacklevel=6,
             )
         ids = -1 - np.arange(len(X))  # an id of its own for every row without a label
         ids[~missing] = numbers
@@ -383,7 +383,7 @@ class ContrastiveTransformer(BaseTorchTransformer):
                 f"normalised standard deviation {std:.2g}, where about 1 is healthy). "
                 "Try another objective, a weaker augmentation, a lower learning_rate "
                 "or more steps.",
-                stacklevel=6,
+                stacklevel=7,
             )
 
     def score(self, X, y=None):

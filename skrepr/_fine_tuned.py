@@ -60,10 +60,15 @@ class FineTunedModule(nn.Module):
     def loss(self, batch):
         x = batch.x
         if self.training and self.augment is not None:
-            x = self.augment(x, batch.generator)
+            x = self.augment(x, batch.generator, self.ids(batch.y))
         return self.terms(self.output(x), batch.y)
 
+    def ids(self, y):
+        """Tell the augmentation which rows belong together: integers (n,) or None."""
+        return None
+
     def terms(self, output, y):
+        """Return the named terms of the loss, which sum to it."""
         raise NotImplementedError
 
     def after_step(self):
@@ -72,6 +77,9 @@ class FineTunedModule(nn.Module):
 
 class FineTunedClassifierModule(FineTunedModule):
     """Outputs are the logits of the classes, y their numbers."""
+
+    def ids(self, y):
+        return y
 
     def terms(self, output, y):
         return {"cross_entropy": F.cross_entropy(output, y)}
@@ -216,9 +224,10 @@ class FineTunedClassifier(ClassifierMixin, BaseFineTuned):
         copy of it is fitted, whether or not it has been fitted before. Inside
         scikit-learn's `FrozenEstimator` a fitted one is taken as it is: it has been
         trained on other rows, and `fit` only fine-tunes a copy of its encoder.
-    augmentation : {"feature_corruption", "gaussian_noise", "feature_masking"}, \
-            Augmentation or None, default=None
-        Random change of the encoder's input during the fine-tuning.
+    augmentation : {"feature_corruption", "gaussian_noise", "feature_masking", \
+            "mixup"}, Augmentation, callable or None, default=None
+        Random change of the encoder's input during the fine-tuning, see
+        :class:`~skrepr.augmentations.Augmentation`.
     max_iter : int or "auto", default="auto"
         Number of epochs of the fine-tuning. "auto" takes as many as give 1000 steps,
         at least one.
@@ -426,9 +435,10 @@ class FineTunedRegressor(RegressorMixin, BaseFineTuned):
         copy of it is fitted, whether or not it has been fitted before. Inside
         scikit-learn's `FrozenEstimator` a fitted one is taken as it is: it has been
         trained on other rows, and `fit` only fine-tunes a copy of its encoder.
-    augmentation : {"feature_corruption", "gaussian_noise", "feature_masking"}, \
-            Augmentation or None, default=None
-        Random change of the encoder's input during the fine-tuning.
+    augmentation : {"feature_corruption", "gaussian_noise", "feature_masking", \
+            "mixup"}, Augmentation, callable or None, default=None
+        Random change of the encoder's input during the fine-tuning, see
+        :class:`~skrepr.augmentations.Augmentation`.
     max_iter : int or "auto", default="auto"
         Number of epochs of the fine-tuning. "auto" takes as many as give 1000 steps,
         at least one.

@@ -24,13 +24,14 @@ from torch import nn
 
 from skrepr import (
     AutoencoderTransformer,
+    ContrastiveTransformer,
     FineTunedClassifier,
     FineTunedRegressor,
     VAETransformer,
 )
 from skrepr._fine_tuned import FineTunedModule
 from skrepr._labels import stratified
-from skrepr.augmentations import FeatureMasking
+from skrepr.augmentations import FeatureCorruption, FeatureMasking
 from skrepr.backbones import MLP, Backbone
 
 both = pytest.mark.parametrize("kind", [FineTunedClassifier, FineTunedRegressor])
@@ -160,6 +161,14 @@ def test_the_transformer_gets_rows_and_labels_as_they_are(X, few, kind):
     assert fine_tuned.transformer_.seen_[0] is frame
     assert fine_tuned.transformer_.seen_[1] is labels
     assert_array_equal(fine_tuned.feature_names_in_, list("abcde"))
+
+
+@pytest.mark.filterwarnings("ignore:The embedding has collapsed")
+def test_pre_training_may_use_the_labels_itself(X, few):
+    contrastive = ContrastiveTransformer(3, positives="labels", **quick)
+    classifier = FineTunedClassifier(contrastive, **quick).fit(X, few)
+    expected = clone(contrastive).fit(X, few).transform(X)
+    assert_array_equal(classifier.transformer_.transform(X), expected)
 
 
 def factor_model(seed, n=600, n_columns=100, n_factors=2):
@@ -294,6 +303,17 @@ def test_augmentation_changes_what_the_encoder_sees_in_training_alone(X, y, kind
     seeing = clone(blind).set_params(augmentation__rate=0.1).fit(X, y)
     assert min(seeing.history_["loss"]) < 0.8 * least
     assert_same(outputs(seeing, X), outputs(seeing, X))
+
+
+@pytest.mark.parametrize("donors", ["class", "all"])
+def test_augmentation_of_a_classifier_knows_the_classes(X, y, donors):
+    """Values that are all replaced tell the class if they come from its rows."""
+    corruption = FeatureCorruption(1.0, donors)
+    classifier = FineTunedClassifier(
+        small_autoencoder(), augmentation=corruption, **quick
+    )
+    classifier.set_params(max_iter=100).fit(X, y)
+    assert (min(classifier.history_["loss"]) < 0.3) == (donors == "class")
 
 
 # Labels
