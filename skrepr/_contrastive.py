@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from skrepr._base import BaseTorchTransformer
+from skrepr._engine import is_own
 from skrepr._labels import check_labels, encode_classes, stratified
 from skrepr._sklearn import StrOptions
 from skrepr._torch import evaluation, for_inference, to_tensor
@@ -50,6 +51,8 @@ class ContrastiveModule(nn.Module):
         self.augment = augment
         self.auxiliary = auxiliary
         self.n_components = n_components
+        # An objective of the user has seen the encoder and may use its weights.
+        self.calls_user = not is_own(objective)
 
     def views(self, batch):
         """Make two views of every row, the second one of its partner."""

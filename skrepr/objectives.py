@@ -997,7 +997,7 @@ class MoCo(_HasTemperature):
         Divides the similarities. Low temperatures weigh the nearest negatives most.
     momentum : float, default=0.99
         Share of the target that is kept at each step; the rest is the online network.
-    queue_size : int, default=4096
+    queue_size : int, default=1024
         Number of keys that are remembered. Each row of a batch brings two.
     learn_temperature : bool, default=False
         Whether the temperature is learned, from `temperature` on.
@@ -1027,7 +1027,7 @@ class MoCo(_HasTemperature):
         self,
         temperature=0.2,
         momentum=0.99,
-        queue_size=4096,
+        queue_size=1024,
         learn_temperature=False,
         min_temperature=0.05,
     ):
