@@ -30,7 +30,7 @@ from skrepr.augmentations import (
 )
 from skrepr.backbones import MLP
 from skrepr.likelihoods import Gaussian
-from skrepr.objectives import NTXent
+from skrepr.objectives import MoCo, NTXent, VICReg
 from skrepr.penalties import L1
 
 
@@ -153,6 +153,13 @@ VARIANTS = [
     ),
     ContrastiveTransformer(augmentation="mixup", **quick),
     ContrastiveTransformer(objective=NTXent(temperature=0.05), **quick),
+    ContrastiveTransformer(objective=MoCo(learn_temperature=True), **quick),
+    ContrastiveTransformer(objective="sup_con", positives="labels", **quick),
+    ContrastiveTransformer(objective="triplet", positives="labels", **quick),
+    ContrastiveTransformer(objective="byol", **quick),
+    ContrastiveTransformer(objective="barlow_twins", **quick),
+    ContrastiveTransformer(objective=VICReg(covariance=2.0), **quick),
+    ContrastiveTransformer(auxiliary="self_prediction", **quick),
     AutoencoderTransformer(n_components=1, penalty=L1(weight=0.1), **quick),
     AutoencoderTransformer(standardize=False, **quick),
     VAETransformer(standardize=False, **quick),
@@ -205,6 +212,8 @@ def passes(check, *args):
         raise AssertionError(f"The check was skipped: {reason}") from reason
 
 
+# Columns around 100, which some checks have, need standardize=True.
+@pytest.mark.filterwarnings("ignore:The embedding has collapsed")
 @estimator_checks.parametrize_with_checks(EVERYTHING)
 def test_scikit_learn_check(estimator, check):
     passes(check, estimator)
