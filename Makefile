@@ -53,8 +53,11 @@ bench-anomaly: .venv/.stamp-bench ## Compare anomaly scores with other detectors
 	$(BIN)/python benchmarks/anomaly.py "$(DATA)/adbench" --contenders ablation
 	$(BIN)/python benchmarks/threshold.py "$(DATA)/adbench"
 
-bench-representation: .venv/.stamp-bench ## Compare codes with other embeddings
+bench-representation: .venv/.stamp-bench ## Compare codes with other embeddings, ablate and fine-tune them
 	$(BIN)/python benchmarks/representation.py "$(DATA)/pmlb"
+	$(BIN)/python benchmarks/representation.py "$(DATA)/pmlb" --contenders labels --widths 16
+	$(BIN)/python benchmarks/representation.py "$(DATA)/pmlb" --contenders ablation --widths 16
+	$(BIN)/python benchmarks/fine_tuning.py "$(DATA)/pmlb"
 
 bench-speed: .venv/.stamp-bench ## Time fits, scores and searches beside other packages
 	$(BIN)/python -W ignore benchmarks/speed.py

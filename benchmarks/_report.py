@@ -8,10 +8,12 @@ import argparse
 import csv
 import sys
 from collections import defaultdict
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from joblib import Parallel, delayed, parallel_config
 from scipy.stats import bootstrap
 
 __all__ = ["parse_arguments", "run"]
@@ -93,15 +95,17 @@ def differences(results, setting, measures, ours):
     Returns
     -------
     str
-        A table of mean differences over the sets, and 95 % intervals of a bootstrap
-        (BCa) that draws sets.
+        A table of mean differences over the sets, with 95 % intervals of a bootstrap
+        (BCa) that draws sets, and of the numbers of sets in which `ours` is better and
+        worse. Empty if `ours` has nothing to be compared with.
     """
     keys = list(measures)[:2]
     rows = [[f"{setting}: {ours} minus", *(measures[key] for key in keys)], ["---"] * 3]
     _, contenders, _ = pivot(results, setting, keys[0])
-    for other in contenders:
-        if other == ours:
-            continue
+    others = [name for name in contenders if name != ours]
+    if ours not in contenders or not others:
+        return ""
+    for other in others:
         cells = [other]
         for key in keys:
             table = pivot(results, setting, key)[2]
@@ -109,7 +113,9 @@ def differences(results, setting, measures, ours):
             low, high = np.nan, np.nan
             if len(d) > 1 and np.ptp(d) > 0:
                 low, high = bootstrap([d], np.mean, rng=0).confidence_interval
-            cells.append(f"{d.mean():+.3f} ({low:+.3f} to {high:+.3f})")
+            better, worse = (d > 0).sum(), (d < 0).sum()
+            interval = f"{low:+.3f} to {high:+.3f}"
+            cells.append(f"{d.mean():+.3f} ({interval}), {better} : {worse}")
         rows.append(cells)
     return _lines(rows)
 
@@ -118,7 +124,7 @@ def _lines(rows):
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-def parse_arguments(doc, contenders, suffix, groups=None, **options):
+def parse_arguments(doc, contenders, suffix, groups=None, needs=None, **options):
     """Read the command line.
 
     Parameters
@@ -132,8 +138,10 @@ def parse_arguments(doc, contenders, suffix, groups=None, **options):
     groups : dict of str to list of str, optional
         Names for several contenders. The first group is the default; without groups
         all contenders are.
+    needs : dict of str to str, optional
+        Packages without which a contender is left out.
     **options : dict
-        Further integer options and their defaults.
+        Further options and their defaults: integers, or lists of them.
 
     Returns
     -------
@@ -143,17 +151,34 @@ def parse_arguments(doc, contenders, suffix, groups=None, **options):
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     add = parser.add_argument
     add("folder", type=Path, metavar="DATA_FOLDER", help=f"holds the {suffix} files")
-    for name, default in options.items():
-        add(f"--{name}", type=int, default=default, help=f"default: {default}")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    for name, default in {**options, "seeds": [0, 1, 2]}.items():
+        nargs, shown = None, default
+        if isinstance(default, list):
+            nargs, shown = "+", " ".join(map(str, default))
+        about = f"default: {shown}"
+        add(f"--{name}", type=int, nargs=nargs, default=default, help=about)
+    add("--jobs", type=int, default=1, help="sets side by side, on a thread each")
     add("--sets", nargs="+", help="names of files; a number before _ may be left out")
     groups = groups or {"all": list(contenders)}
     names = [*groups, *contenders]
-    add("--contenders", nargs="+", choices=names, default=[next(iter(groups))])
+    add(
+        "--contenders",
+        nargs="+",
+        metavar="NAME",
+        choices=names,
+        default=names[:1],
+        help=" | ".join(names),
+    )
     add("--out", type=Path, nargs="+", default=[], help="a .md and / or a .csv file")
     args = parser.parse_args()
     chosen = [groups.get(name, [name]) for name in args.contenders]
     args.contenders = list(dict.fromkeys(name for group in chosen for name in group))
+    for name, package in (needs or {}).items():
+        if name in args.contenders and find_spec(package) is None:
+            print(f"{name} is left out: {package} is not installed", file=sys.stderr)
+            args.contenders.remove(name)
+    if not args.contenders:
+        parser.error("no contender is left")
     paths = sorted(args.folder.glob(f"*{suffix}"))
     args.files = {path.name.removesuffix(suffix): path for path in paths}
     if args.sets is not None:
@@ -178,18 +203,32 @@ def write(path, results, tables):
         writer.writerows(results)
 
 
-def run(args, settings, measures, run_set, *, ours=None, count_wins=True):
-    """Run set after set, print the tables at the end.
+def measure_set(run_set, name, path, args, measures):
+    """Measure all of a set; return the results and the seconds it took."""
+    start = perf_counter()
+    results = []
+    for what, measure in run_set(path, args):
+        try:
+            values = measure()
+        except Exception as error:  # the other results are worth keeping
+            print(f"{name} {what}: {error!r}", file=sys.stderr)
+            values = [np.nan] * len(measures)
+        values = dict(zip(measures, values, strict=True))
+        results.append({"set": name, **what, **values})
+    return results, perf_counter() - start
 
-    The files are rewritten after every set, so that an interrupted run leaves what it
-    had. A measurement that raises is reported and counts as nan.
+
+def run(args, measures, run_set, *, ours=None, count_wins=True):
+    """Run set after set, print the tables at the end: one for each setting.
+
+    ``--jobs`` sets run side by side, in processes of one thread each. The files are
+    rewritten after every set, so that an interrupted run leaves what it had. A
+    measurement that raises is reported and counts as nan.
 
     Parameters
     ----------
     args : argparse.Namespace
         What `parse_arguments` gave.
-    settings : iterable of str
-        One table is written for each.
     measures : dict of str to str
         Keys of the four measures and the words for them.
     run_set : callable
@@ -201,22 +240,18 @@ def run(args, settings, measures, run_set, *, ours=None, count_wins=True):
         Whether to count the sets in which a contender has the highest measure.
     """
     results = []
-    for i, (name, path) in enumerate(args.files.items(), 1):
-        start = perf_counter()
-        for what, measure in run_set(path, args):
-            try:
-                values = measure()
-            except Exception as error:  # the other results are worth keeping
-                print(f"{name} {what}: {error!r}", file=sys.stderr)
-                values = [np.nan] * len(measures)
-            values = dict(zip(measures, values, strict=True))
-            results.append({"set": name, **what, **values})
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        done = Parallel(n_jobs=args.jobs, return_as="generator")(
+            delayed(measure_set)(run_set, name, path, args, measures)
+            for name, path in args.files.items()
+        )
+    for i, (name, (rows, seconds)) in enumerate(zip(args.files, done, strict=True), 1):
+        results += rows
+        settings = list(dict.fromkeys(row["setting"] for row in results))
         tables = [markdown(results, s, measures, count_wins) for s in settings]
-        if ours in args.contenders and len(args.contenders) > 1:
-            tables += [differences(results, s, measures, ours) for s in settings]
-        tables = "\n\n".join(tables)
+        tables += [differences(results, s, measures, ours) for s in settings]
+        tables = "\n\n".join(filter(None, tables))
         for out in args.out:
             write(out, results, tables)
-        seconds = perf_counter() - start
         print(f"{i}/{len(args.files)} {name}: {seconds:.1f} s", file=sys.stderr)
     print(tables)

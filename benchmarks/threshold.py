@@ -81,4 +81,4 @@ def run_set(path, args):
 
 if __name__ == "__main__":
     arguments = parse_arguments(__doc__, CONTENDERS, ".npz", rows=10_000)
-    run(arguments, PROTOCOLS, MEASURES, run_set, count_wins=False)
+    run(arguments, MEASURES, run_set, count_wins=False)
