@@ -17,6 +17,7 @@ _ACTIVATIONS = {
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
 }
+_LEAST_WIDTH = 128  # of the hidden layers of "auto"
 _NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 
 
@@ -67,8 +68,10 @@ class MLP(Backbone):
 
     Parameters
     ----------
-    hidden_layer_sizes : tuple of int, default=(128, 128)
-        Widths of the encoder's hidden layers, from the columns to the code.
+    hidden_layer_sizes : tuple of int or "auto", default="auto"
+        Widths of the encoder's hidden layers, from the columns to the code. "auto" is
+        two layers of 128 units, or of as many as the encoder has outputs if these are
+        more: a layer should not hold less than what is computed from it.
     activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh"}, default="relu"
         Activation of the hidden layers.
     norm : {"batch", "layer"} or None, default=None
@@ -95,7 +98,7 @@ class MLP(Backbone):
     }
 
     def __init__(
-        self, hidden_layer_sizes=(128, 128), activation="relu", norm=None, dropout=0.0
+        self, hidden_layer_sizes="auto", activation="relu", norm=None, dropout=0.0
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -105,14 +108,14 @@ class MLP(Backbone):
     def _validate(self):
         super()._validate()
         sizes = self.hidden_layer_sizes
-        if not (
+        if not (isinstance(sizes, str) and sizes == "auto") and not (
             isinstance(sizes, tuple | list | np.ndarray)
             and np.ndim(sizes) == 1
             and all(map(_is_positive, sizes))
         ):
             raise ValueError(
-                "The 'hidden_layer_sizes' parameter of MLP must be a tuple of positive "
-                "integers, such as (128, 128), or () for a linear map. Got "
+                "The 'hidden_layer_sizes' parameter of MLP must be 'auto' or a tuple "
+                "of positive integers, such as (128, 128), or () for a linear map. Got "
                 f"{sizes!r} instead."
             )
 
@@ -129,7 +132,7 @@ class MLP(Backbone):
         torch.nn.Sequential
             Maps (n, n_inputs) to (n, n_outputs).
         """
-        return self._stack([n_inputs, *self.hidden_layer_sizes, n_outputs])
+        return self._stack([n_inputs, *self._hidden(n_outputs), n_outputs])
 
     def decoder(self, n_inputs, n_outputs):
         """Build the network from codes to the parameters of a likelihood.
@@ -144,7 +147,12 @@ class MLP(Backbone):
         torch.nn.Sequential
             Maps (n, n_inputs) to (n, n_outputs).
         """
-        return self._stack([n_inputs, *self.hidden_layer_sizes[::-1], n_outputs])
+        return self._stack([n_inputs, *self._hidden(n_inputs)[::-1], n_outputs])
+
+    def _hidden(self, n_codes):
+        if isinstance(self.hidden_layer_sizes, str):  # "auto"
+            return 2 * (max(_LEAST_WIDTH, n_codes),)
+        return self.hidden_layer_sizes
 
     def _stack(self, sizes):
         layers: list[nn.Module] = []

@@ -26,6 +26,14 @@ def test_the_decoder_mirrors_the_encoder(sizes):
     assert widths(mlp.decoder(2, 11)) == [2, *sizes[::-1], 11]
 
 
+@pytest.mark.parametrize(("k", "width"), [(1, 128), (128, 128), (300, 300)])
+def test_automatic_layers_are_no_narrower_than_the_code(k, width):
+    mlp = MLP()
+    mlp._validate()
+    assert widths(mlp.encoder(11, k)) == [11, width, width, k]
+    assert widths(mlp.decoder(k, 11)) == [k, width, width, 11]
+
+
 def test_a_hidden_layer_is_linear_norm_activation_dropout():
     mlp = MLP((8, 8), activation="tanh", norm="batch", dropout=0.25)
     hidden = [nn.Linear, nn.BatchNorm1d, nn.Tanh, nn.Dropout]
@@ -81,8 +89,8 @@ def test_every_build_has_weights_of_its_own():
 def test_bad_sizes_are_an_error_that_shows_good_ones(sizes):
     ae = AutoencoderTransformer(backbone=MLP(hidden_layer_sizes=sizes))
     message = (
-        r"'hidden_layer_sizes' parameter of MLP must be a tuple of positive integers, "
-        r"such as \(\d+, \d+\), or \(\) for a linear map\. Got"
+        r"'hidden_layer_sizes' parameter of MLP must be 'auto' or a tuple of positive "
+        r"integers, such as \(\d+, \d+\), or \(\) for a linear map\. Got"
     )
     with pytest.raises(ValueError, match=message):
         ae.fit(np.ones((4, 2)))
