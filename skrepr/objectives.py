@@ -676,11 +676,11 @@ class NTXent(_HasTemperature):
 
     Parameters
     ----------
-    temperature : float, default=0.2
+    temperature : float, default=0.05
         Divides the similarities. Low temperatures weigh the nearest negatives most.
     learn_temperature : bool, default=False
         Whether the temperature is learned, from `temperature` on.
-    min_temperature : float, default=0.05
+    min_temperature : float, default=0.02
         The least temperature that may be learned.
 
     References
@@ -696,7 +696,7 @@ class NTXent(_HasTemperature):
     ContrastiveTransformer(objective=NTXent(temperature=0.5))
     """
 
-    def __init__(self, temperature=0.2, learn_temperature=False, min_temperature=0.05):
+    def __init__(self, temperature=0.05, learn_temperature=False, min_temperature=0.02):
         self.temperature = temperature
         self.learn_temperature = learn_temperature
         self.min_temperature = min_temperature
@@ -730,11 +730,11 @@ class SupCon(_HasTemperature):
 
     Parameters
     ----------
-    temperature : float, default=0.2
+    temperature : float, default=0.1
         Divides the similarities. Low temperatures weigh the nearest negatives most.
     learn_temperature : bool, default=False
         Whether the temperature is learned, from `temperature` on.
-    min_temperature : float, default=0.05
+    min_temperature : float, default=0.02
         The least temperature that may be learned.
 
     References
@@ -746,11 +746,11 @@ class SupCon(_HasTemperature):
     --------
     >>> from skrepr import ContrastiveTransformer
     >>> from skrepr.objectives import SupCon
-    >>> ContrastiveTransformer(objective=SupCon(temperature=0.1))
-    ContrastiveTransformer(objective=SupCon(temperature=0.1))
+    >>> ContrastiveTransformer(objective=SupCon(temperature=0.2))
+    ContrastiveTransformer(objective=SupCon(temperature=0.2))
     """
 
-    def __init__(self, temperature=0.2, learn_temperature=False, min_temperature=0.05):
+    def __init__(self, temperature=0.1, learn_temperature=False, min_temperature=0.02):
         self.temperature = temperature
         self.learn_temperature = learn_temperature
         self.min_temperature = min_temperature
@@ -993,7 +993,7 @@ class MoCo(_HasTemperature):
 
     Parameters
     ----------
-    temperature : float, default=0.2
+    temperature : float, default=0.1
         Divides the similarities. Low temperatures weigh the nearest negatives most.
     momentum : float, default=0.99
         Share of the target that is kept at each step; the rest is the online network.
@@ -1001,7 +1001,7 @@ class MoCo(_HasTemperature):
         Number of keys that are remembered. Each row of a batch brings two.
     learn_temperature : bool, default=False
         Whether the temperature is learned, from `temperature` on.
-    min_temperature : float, default=0.05
+    min_temperature : float, default=0.02
         The least temperature that may be learned.
 
     References
@@ -1013,8 +1013,8 @@ class MoCo(_HasTemperature):
     --------
     >>> from skrepr import ContrastiveTransformer
     >>> from skrepr.objectives import MoCo
-    >>> ContrastiveTransformer(objective=MoCo(queue_size=1024))
-    ContrastiveTransformer(objective=MoCo(queue_size=1024))
+    >>> ContrastiveTransformer(objective=MoCo(queue_size=4096))
+    ContrastiveTransformer(objective=MoCo(queue_size=4096))
     """
 
     _parameter_constraints: dict = {
@@ -1025,11 +1025,11 @@ class MoCo(_HasTemperature):
 
     def __init__(
         self,
-        temperature=0.2,
+        temperature=0.1,
         momentum=0.99,
         queue_size=1024,
         learn_temperature=False,
-        min_temperature=0.05,
+        min_temperature=0.02,
     ):
         self.temperature = temperature
         self.momentum = momentum

@@ -518,7 +518,7 @@ PARTS = [
     NTXent(temperature=0.3),
     NTXent(temperature=0.3, learn_temperature=True),
     MoCo(queue_size=10),
-    MoCo(queue_size=10, learn_temperature=True, min_temperature=0.2),
+    MoCo(queue_size=10, learn_temperature=True, min_temperature=0.05),
     SupCon(temperature=0.3),
     SupCon(learn_temperature=True),
     Contrastive(margin=0.7),
@@ -617,7 +617,7 @@ def test_an_invalid_parameter_is_an_error(part):
 def test_a_temperature_to_be_learned_starts_above_the_least(kind):
     kind(temperature=0.01)._validate()
     kind(temperature=0.05, learn_temperature=True)._validate()
-    with pytest.raises(ValueError, match=r"temperature=0.01 .*min_temperature=0.05"):
+    with pytest.raises(ValueError, match=r"temperature=0.01 .*min_temperature=0.02"):
         kind(temperature=0.01, learn_temperature=True)._validate()
 
 
