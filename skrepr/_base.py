@@ -83,7 +83,7 @@ class BaseTorchEstimator(TakesParts):
             raise stopped
         return self
 
-    def _train(self, module, matrix, y=None, *, device, generator, split):
+    def _train(self, module, matrix, y, parts, *, device, generator):
         """Train a module, and set the fitted attributes that tell of the training.
 
         Parameters
@@ -91,12 +91,12 @@ class BaseTorchEstimator(TakesParts):
         module : torch.nn.Module
             On the CPU.
         matrix : ndarray of shape (n_samples, n_columns), float32
-        y : ndarray of shape (n_samples,), optional
+        y : ndarray of shape (n_samples,) or None
+        parts : tuple
+            What `_split` returned for them.
         device : torch.device
         generator : torch.Generator
-            On the device, for the training.
-        split : numpy.random.Generator
-            For the validation split.
+            On the device.
 
         Returns
         -------
@@ -104,7 +104,7 @@ class BaseTorchEstimator(TakesParts):
             What cut the training short after a state worth keeping was found.
         """
         module.to(device, torch.float32)
-        training, validation = self._split(len(matrix), y, split)
+        training, validation = parts
         source = _source(matrix, y, training, device)
         sampler = self._sampler(source)
         if validation is not None:
@@ -301,9 +301,9 @@ class BaseTorchTransformer(
             module,
             table.to_matrix(X, np.float32),
             ids,
+            self._split(len(X), ids, split),
             device=device,
             generator=generator,
-            split=split,
         )
 
 

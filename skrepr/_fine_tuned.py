@@ -1,12 +1,16 @@
 """Fine-tuning: a head on a pre-trained encoder, and both trained on labels."""
 
 import copy
+import math
+import warnings
 
 import numpy as np
 import torch
 from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
@@ -21,24 +25,35 @@ from skrepr.augmentations import Augmentation
 from skrepr.parts import part_constraint
 
 _LARGEST_TARGET = 1e150  # its square is a float64
+_MOST_ROWS = 10_000  # that the head starts from
 
 
 class HeadModule(nn.Module):
-    """A linear map of the code that starts as a constant.
+    """A linear map of the standardised code.
 
-    Whatever the scale of the codes, training starts from what is known without them:
-    the class frequencies, or the mean.
+    Parameters
+    ----------
+    mean, std : ndarray of shape (n_components,)
+        Of the codes.
+    weight : ndarray of shape (n_outputs, n_components)
+    bias : ndarray of shape (n_outputs,)
+        Where the training of the map starts.
     """
 
-    def __init__(self, n_components, constant):
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, mean, std, weight, bias):
         super().__init__()
-        linear = nn.Linear(n_components, len(constant))
-        nn.init.zeros_(linear.weight)
-        linear.bias.data = torch.as_tensor(constant, dtype=torch.float32)
+        self.register_buffer("mean", torch.from_numpy(mean).float())
+        self.register_buffer("std", torch.from_numpy(std).float())
+        linear = nn.Linear(*weight.shape[::-1])
+        linear.weight.data = torch.from_numpy(weight).float()
+        linear.bias.data = torch.from_numpy(bias).float()
         self.layers = nn.Sequential(linear)  # which a Stack can compute
 
     def forward(self, code):
-        return self.layers(code)
+        return self.layers((code - self.mean) / self.std)
 
 
 class FineTunedModule(nn.Module):
@@ -92,6 +107,11 @@ class FineTunedRegressorModule(FineTunedModule):
         return {"squared_error": F.mse_loss(output[:, 0], y)}
 
 
+def _some(rows):
+    """Return at most `_MOST_ROWS` of the rows, evenly spread."""
+    return rows[:: math.ceil(len(rows) / _MOST_ROWS)]
+
+
 class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
     """Base class of the estimators that fine-tune the encoder of a transformer."""
 
@@ -104,6 +124,7 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
     }
 
     _not_counted = "those with a missing y"
+    _auto_steps = 300  # after which little changes on few labels
 
     _module_type: type[FineTunedModule]
 
@@ -136,7 +157,11 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
     # What the two estimators add.
 
     def _learn_targets(self, labels):
-        """Return what the module is to predict, and its best constant output."""
+        """Return what the module is to predict."""
+        raise NotImplementedError
+
+    def _probe(self, codes, targets):
+        """Return weights (n_outputs, n_components) and biases of a linear model."""
         raise NotImplementedError
 
     # The fit.
@@ -151,22 +176,24 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
         check_numeric(X, name)
         rows = validate_data(self, X, dtype=[np.float64, np.float32])
         labels, missing = check_labels(rows, y)
-        targets, constant = self._learn_targets(labels)
+        targets = self._learn_targets(labels)
         device = resolve_device(self.device)
         random = check_random_state(self.random_state)
         initial, generator, split = generators(random.randint(2**31 - 1), device)
 
         transformer = self._pretrained(X, y, random)
-        table = transformer.table_
-        with Seeded(initial), torch.device("cpu"):
-            module = self._build_module(transformer, constant)
-        matrix = table.to_matrix(rows[~missing], np.float32)
+        matrix = transformer.table_.to_matrix(rows[~missing], np.float32)
         if len(matrix) == 1 and not self.early_stopping:
             # Batch normalisation needs two rows. The means stay what they are.
             matrix, targets = matrix.repeat(2, axis=0), targets.repeat(2)
+        parts = self._split(len(matrix), targets, split)
+        probed = slice(None) if parts[0] is None else parts[0]
+        start = self._start(transformer, matrix[probed], targets[probed])
+        with Seeded(initial), torch.device("cpu"):
+            module = self._build_module(transformer, start)
         self.transformer_ = transformer
         return self._train(
-            module, matrix, targets, device=device, generator=generator, split=split
+            module, matrix, targets, parts, device=device, generator=generator
         )
 
     def _pretrained(self, X, y, random):
@@ -188,13 +215,23 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
             transformer.set_params(random_state=random.randint(2**31 - 1))
         return transformer.fit(X, y)
 
-    def _build_module(self, transformer, constant):
+    def _start(self, transformer, matrix, targets):
+        """Return what the head starts from: a linear model of the codes as they are.
+
+        A head that knew nothing would spoil the encoder before it has learned.
+        """
+        codes = transformer._apply("encode", _some(matrix)).astype(np.float64)
+        mean, std = codes.mean(axis=0), codes.std(axis=0)
+        std[std == 0] = 1.0
+        return mean, std, *self._probe((codes - mean) / std, _some(targets))
+
+    def _build_module(self, transformer, start):
         augment = self._part("augmentation")
-        pretrained = transformer.module_
+        columns, pretrained = transformer.table_.columns, transformer.module_
         return self._module_type(
             copy.deepcopy(pretrained.encoder).requires_grad_(True),
-            HeadModule(pretrained.n_components, constant),
-            None if augment is None else augment.build(transformer.table_.columns),
+            HeadModule(*start),
+            None if augment is None else augment.build(columns),
             pretrained.n_components,
         )
 
@@ -215,7 +252,8 @@ class FineTunedClassifier(ClassifierMixin, BaseFineTuned):
 
     A transformer first learns, without labels, to represent all rows given to `fit`,
     those with a missing label included. A linear map is then put on a copy of its
-    encoder, and both are trained on the labelled rows to minimise the cross-entropy.
+    encoder: first it becomes a logistic regression on the codes as they are, then both
+    are trained on the labelled rows to minimise the cross-entropy.
 
     Parameters
     ----------
@@ -229,11 +267,11 @@ class FineTunedClassifier(ClassifierMixin, BaseFineTuned):
         Random change of the encoder's input during the fine-tuning, see
         :class:`~skrepr.augmentations.Augmentation`.
     max_iter : int or "auto", default="auto"
-        Number of epochs of the fine-tuning. "auto" takes as many as give 1000 steps,
+        Number of epochs of the fine-tuning. "auto" takes as many as give 300 steps,
         at least one.
     batch_size : int, default=256
         Largest number of rows in a step. An epoch is split evenly.
-    learning_rate : float, default=1e-3
+    learning_rate : float, default=3e-4
         Peak learning rate of AdamW: it rises during the first tenth of the steps and
         falls to zero along a cosine.
     weight_decay : float, default=0.0
@@ -326,7 +364,7 @@ class FineTunedClassifier(ClassifierMixin, BaseFineTuned):
         augmentation=None,
         max_iter="auto",
         batch_size=256,
-        learning_rate=1e-3,
+        learning_rate=3e-4,
         weight_decay=0.0,
         early_stopping=False,
         validation_fraction=0.1,
@@ -352,7 +390,25 @@ class FineTunedClassifier(ClassifierMixin, BaseFineTuned):
 
     def _learn_targets(self, labels):
         self.classes_, numbers = encode_classes(labels)
-        return numbers, np.log(np.bincount(numbers) / len(numbers))
+        return numbers
+
+    def _probe(self, codes, targets):
+        n_classes = len(self.classes_)
+        weight, bias = np.zeros((n_classes, codes.shape[1])), np.zeros(n_classes)
+        present = np.unique(targets)
+        if len(present) == 1:
+            bias[present] = 1.0
+            return weight, bias
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+            model = LogisticRegression(max_iter=1000).fit(codes, targets)
+        bias[:] = model.intercept_.min() - 1.0  # of classes that are absent
+        if len(present) == 2:  # the logits of the second, to be shared out
+            weight[present] = 0.5 * np.array([-1, 1])[:, None] * model.coef_
+            bias[:] = -0.5 * abs(model.intercept_[0]) - 1.0
+            bias[present] = 0.5 * np.array([-1, 1]) * model.intercept_
+        else:
+            weight[present], bias[present] = model.coef_, model.intercept_
+        return weight, bias
 
     def _shuffled(self, n_samples, y, rng):
         return stratified(super()._shuffled(n_samples, y, rng), y)
@@ -440,11 +496,11 @@ class FineTunedRegressor(RegressorMixin, BaseFineTuned):
         Random change of the encoder's input during the fine-tuning, see
         :class:`~skrepr.augmentations.Augmentation`.
     max_iter : int or "auto", default="auto"
-        Number of epochs of the fine-tuning. "auto" takes as many as give 1000 steps,
+        Number of epochs of the fine-tuning. "auto" takes as many as give 300 steps,
         at least one.
     batch_size : int, default=256
         Largest number of rows in a step. An epoch is split evenly.
-    learning_rate : float, default=1e-3
+    learning_rate : float, default=3e-4
         Peak learning rate of AdamW: it rises during the first tenth of the steps and
         falls to zero along a cosine.
     weight_decay : float, default=0.0
@@ -538,7 +594,7 @@ class FineTunedRegressor(RegressorMixin, BaseFineTuned):
         augmentation=None,
         max_iter="auto",
         batch_size=256,
-        learning_rate=1e-3,
+        learning_rate=3e-4,
         weight_decay=0.0,
         early_stopping=False,
         validation_fraction=0.1,
@@ -573,7 +629,11 @@ class FineTunedRegressor(RegressorMixin, BaseFineTuned):
             )
         column = y[:, None]
         self.target_table_ = Table.fit(column, standardize=True, original=column)
-        return self.target_table_.to_matrix(column, np.float32)[:, 0], [0.0]
+        return self.target_table_.to_matrix(column, np.float32)[:, 0]
+
+    def _probe(self, codes, targets):
+        model = Ridge().fit(codes, targets)
+        return model.coef_[None], np.array([model.intercept_])
 
     def predict(self, X):
         """Predict y.

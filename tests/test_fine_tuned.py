@@ -15,6 +15,7 @@ from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.decomposition import PCA
 from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss, mean_squared_error
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -31,6 +32,7 @@ from skrepr import (
 )
 from skrepr._fine_tuned import FineTunedModule
 from skrepr._labels import stratified
+from skrepr._torch import generators
 from skrepr.augmentations import FeatureCorruption, FeatureMasking
 from skrepr.backbones import MLP, Backbone
 
@@ -201,19 +203,45 @@ def test_rows_without_labels_help_where_labels_are_few(kind, gain):
 # What is fine-tuned
 
 
-def test_a_classifier_starts_from_the_class_frequencies(transformer, X):
-    y = np.repeat(["a", "b", "c"], [10, 20, 30])
+@pytest.mark.parametrize("classes", ["ab", "abc"])
+def test_a_classifier_starts_from_logistic_regression_on_the_codes(
+    transformer, X, classes
+):
+    y = np.resize(list(classes), 60)
     classifier = FineTunedClassifier(transformer, **still).fit(X, y)
+    codes = classifier.transformer_.transform(X)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    expected = probe.fit(codes, y).predict_proba(codes)
     proba = classifier.predict_proba(X)
-    assert_allclose(proba, np.tile([1 / 6, 1 / 3, 1 / 2], (60, 1)), rtol=1e-6)
-    assert classifier.history_["loss"][0] == pytest.approx(log_loss(y, proba))
+    assert_allclose(proba, expected, rtol=1e-3)
+    assert classifier.history_["loss"][0] == pytest.approx(log_loss(y, proba), 1e-4)
 
 
-def test_a_regressor_starts_from_the_mean(transformer, X):
+def test_a_regressor_starts_from_ridge_regression_on_the_codes(transformer, X):
     y = X[:, 3]
     regressor = FineTunedRegressor(transformer, **still).fit(X, y)
-    assert_allclose(regressor.predict(X), y.mean(), rtol=1e-9)
-    assert regressor.history_["loss"][0] == pytest.approx(1.0)
+    codes = regressor.transformer_.transform(X)
+    probe = make_pipeline(StandardScaler(), Ridge())
+    expected = probe.fit(codes, y).predict(codes)
+    assert_allclose(regressor.predict(X), expected, atol=1e-4 * y.std())
+
+
+def test_the_head_starts_without_the_rows_to_validate_on(X, y):
+    """And without the classes that are only there."""
+    y = np.where(np.arange(60) == 7, 2.0, y)
+    params = {"early_stopping": True, "validation_fraction": 0.5, **still}
+    classifier = FineTunedClassifier(small_autoencoder(), **params).fit(X, y)
+    spoiled = y.copy()
+    random = check_random_state(still["random_state"])
+    _, _, split = generators(random.randint(2**31 - 1), torch.device("cpu"))
+    _, validation = classifier._split(60, y.astype(int), split)
+    spoiled[validation] = y[validation[::-1]]
+    again = FineTunedClassifier(small_autoencoder(), **params)
+    again._shuffled = lambda n_samples, y, rng: np.concatenate(
+        [validation, np.setdiff1d(np.arange(60), validation)]
+    )
+    again.fit(X, spoiled)
+    assert_allclose(again.predict_proba(X), classifier.predict_proba(X), rtol=1e-3)
 
 
 @both
@@ -613,9 +641,9 @@ def test_early_stopping_counts_the_rows_with_a_label(X, y, kind):
     estimator.fit(X, np.where(np.arange(60) < 4, y, np.nan))
 
 
-def test_auto_takes_a_thousand_steps(X, few):
+def test_auto_takes_300_steps(X, few):
     fine_tuned = FineTunedRegressor(small_autoencoder(), batch_size=7).fit(X, few)
-    assert fine_tuned.n_iter_ == np.ceil(1000 / 3)  # of 20 rows with a label
+    assert fine_tuned.n_iter_ == np.ceil(300 / 3)  # of 20 rows with a label
 
 
 # Random numbers
@@ -691,7 +719,9 @@ def test_the_prediction_for_a_row_does_not_depend_on_the_rows_beside_it(
 def test_float32_rows_are_computed_in_float32_and_predicted_in_float64(
     X, y, kind, monkeypatch
 ):
-    estimator = kind(small_autoencoder(), **quick).fit(X, y)
+    # Where a gradient is 0 but for rounding, a step of Adam follows the rounding.
+    params = quick | {"learning_rate": 1e-5}
+    estimator = kind(small_autoencoder(), **params).fit(X, y)
     in_float64 = outputs(estimator, X)
     seen, output = set(), FineTunedModule.output
     monkeypatch.setattr(
