@@ -124,7 +124,6 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
     }
 
     _not_counted = "those with a missing y"
-    _auto_steps = 300  # after which little changes on few labels
 
     _module_type: type[FineTunedModule]
 
@@ -267,7 +266,7 @@ class FineTunedClassifier(ClassifierMixin, BaseFineTuned):
         Random change of the encoder's input during the fine-tuning, see
         :class:`~skrepr.augmentations.Augmentation`.
     max_iter : int or "auto", default="auto"
-        Number of epochs of the fine-tuning. "auto" takes as many as give 300 steps,
+        Number of epochs of the fine-tuning. "auto" takes as many as give 1000 steps,
         at least one.
     batch_size : int, default=256
         Largest number of rows in a step. An epoch is split evenly.
@@ -496,7 +495,7 @@ class FineTunedRegressor(RegressorMixin, BaseFineTuned):
         Random change of the encoder's input during the fine-tuning, see
         :class:`~skrepr.augmentations.Augmentation`.
     max_iter : int or "auto", default="auto"
-        Number of epochs of the fine-tuning. "auto" takes as many as give 300 steps,
+        Number of epochs of the fine-tuning. "auto" takes as many as give 1000 steps,
         at least one.
     batch_size : int, default=256
         Largest number of rows in a step. An epoch is split evenly.

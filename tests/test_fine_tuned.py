@@ -641,9 +641,9 @@ def test_early_stopping_counts_the_rows_with_a_label(X, y, kind):
     estimator.fit(X, np.where(np.arange(60) < 4, y, np.nan))
 
 
-def test_auto_takes_300_steps(X, few):
+def test_auto_takes_a_thousand_steps(X, few):
     fine_tuned = FineTunedRegressor(small_autoencoder(), batch_size=7).fit(X, few)
-    assert fine_tuned.n_iter_ == np.ceil(300 / 3)  # of 20 rows with a label
+    assert fine_tuned.n_iter_ == np.ceil(1000 / 3)  # of 20 rows with a label
 
 
 # Random numbers
