@@ -10,12 +10,13 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_code_blocks_of_the_readme_run_in_order(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     plt.switch_backend("Agg")
     namespace = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), namespace)
-    assert namespace["codes"].shape == (178, 4)
+    assert namespace["codes"].shape == (178, 16)
+    assert namespace["probabilities"].shape == (178, 3)
     assert list(namespace["new_rows"].columns) == list(namespace["X"].columns)
     assert capsys.readouterr().out.splitlines()[0] in namespace["X"].columns
     plt.close("all")
