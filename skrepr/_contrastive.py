@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from skrepr._base import BaseTorchTransformer
 from skrepr._engine import is_own
 from skrepr._labels import check_labels, encode_classes, stratified
 from skrepr._sklearn import StrOptions
-from skrepr._torch import evaluation, for_inference, to_tensor
+from skrepr._torch import Seeded, evaluation, for_inference, may_draw, to_tensor
 from skrepr._training import ClassBalanced
 from skrepr.augmentations import Augmentation
 from skrepr.auxiliaries import Auxiliary
@@ -432,7 +433,8 @@ class ContrastiveTransformer(BaseTorchTransformer):
         # The last group is filled up with rows of the first.
         groups = np.resize(order, (math.ceil(len(order) / size), size))
         hits = 0.0
-        with evaluation(module):
+        draws = Seeded(generator) if may_draw(module) else nullcontext()
+        with evaluation(module), draws:
             for group in np.array_split(groups, math.ceil(len(groups) / 32)):
                 x = to_tensor(matrix[group.ravel()], weight)
                 a, b = (

@@ -102,6 +102,8 @@ class Seeded(TorchDispatchMode):
             return func(*args, **kwargs)
         if func is torch.ops.aten.native_dropout.default:  # the fused one, on a GPU
             return self._dropout(*args, **kwargs)
+        if func is torch.ops.aten.dropout.default:  # whole, in inference mode
+            return self._dropout(*args, **kwargs)[0]
         if all(argument.name != "generator" for argument in func._schema.arguments):
             overload = func._overloadname
             name = "generator" if overload == "default" else f"{overload}_generator"

@@ -425,3 +425,16 @@ def test_metrics_with_labels_need_two_classes_of_two_rows():
     codes[:3] += 100
     found = _accuracies(codes, np.array([0, 0, 0, 1, 1, -1]))
     assert found == {"knn_accuracy": 0.6, "linear_probe_accuracy": 1.0}
+
+
+def careless(x, generator):
+    return nn.functional.dropout(x + 0.1 * torch.randn_like(x), 0.1)
+
+
+def test_the_score_does_not_depend_on_what_a_function_draws_from():
+    X = rows(100)
+    contrastive = make(backbone=MLP((8,), dropout=0.2), augmentation=careless).fit(X)
+    state = torch.get_rng_state()
+    scores = [contrastive.score(X) for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert scores[0] == scores[1] < 1
