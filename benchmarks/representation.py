@@ -68,6 +68,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch.nn import functional as F
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
+from skrepr.auxiliaries import SelfPrediction
 
 SHARES = {"all labels": 1.0, "10 % of the labels": 0.1}
 MEASURES = {
@@ -290,6 +291,20 @@ ABLATION = {
     "feature_masking": contrastive(augmentation="feature_masking"),
     "mixup": contrastive(augmentation="mixup"),
     "self_prediction": contrastive(auxiliary="self_prediction"),
+    "self_prediction with mask": contrastive(auxiliary=SelfPrediction(mask_weight=1.0)),
+    "gaussian_noise, self_prediction": contrastive(
+        augmentation="gaussian_noise", auxiliary="self_prediction"
+    ),
+    "vicreg, gaussian_noise": contrastive(
+        objective="vicreg", augmentation="gaussian_noise"
+    ),
+    "vicreg, self_prediction": contrastive(
+        objective="vicreg", auxiliary="self_prediction"
+    ),
+    "byol, gaussian_noise": contrastive(
+        objective="byol", augmentation="gaussian_noise"
+    ),
+    "byol, self_prediction": contrastive(objective="byol", auxiliary="self_prediction"),
 }
 GROUPS = {
     "default": list(CONTENDERS),
