@@ -61,6 +61,7 @@ bench-representation: .venv/.stamp-bench ## Compare codes with other embeddings,
 
 bench-speed: .venv/.stamp-bench ## Time fits, scores and searches beside other packages
 	$(BIN)/python -W ignore benchmarks/speed.py
+	$(BIN)/python benchmarks/objectives.py
 
 clean: ## Remove all that make has made, the environments included
 	rm -rf .venv .venv-oldest build dist docs/_build docs/auto_examples docs/generated
