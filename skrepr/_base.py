@@ -63,6 +63,10 @@ class BaseTorchEstimator(TakesParts):
         """Return the numbers of the rows, those to validate on first."""
         return rng.permutation(n_samples)
 
+    def _decay(self, n_samples):
+        """Return the weight decay for so many rows."""
+        return self.weight_decay
+
     def _sampler(self, source):
         """Choose how an epoch of training is cut into batches."""
         return EvenSplit(len(source), self.batch_size)
@@ -114,7 +118,7 @@ class BaseTorchEstimator(TakesParts):
             module,
             generator,
             learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
+            weight_decay=self._decay(len(source)),
         )
         max_iter = self.max_iter
         if max_iter == "auto":
@@ -145,9 +149,10 @@ class BaseTorchEstimator(TakesParts):
             return None, None
         n_validation = max(2, round(self.validation_fraction * n_samples))
         if n_samples - n_validation < 2:
+            without = f" (without {self._not_counted})" if self._not_counted else ""
             raise ValueError(
                 "early_stopping=True needs at least 2 rows to train and 2 to validate "
-                f"on, but n_samples={n_samples} (without {self._not_counted}) with "
+                f"on, but n_samples={n_samples}{without} with "
                 f"validation_fraction={self.validation_fraction} leaves "
                 f"{max(n_samples - n_validation, 0)} to train on. Give more rows, or "
                 "set early_stopping=False."
@@ -187,8 +192,6 @@ class BaseTorchTransformer(
         **BaseTorchEstimator._parameter_constraints,
     }
 
-    _not_counted = "the rows that trim leaves out"
-
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
         """Learn the representation.
@@ -197,8 +200,8 @@ class BaseTorchTransformer(
         ----------
         X : array-like of shape (n_samples, n_features)
             Training rows, at least two, in any units. Numbers only, none missing.
-        y : Ignored
-            Present for API consistency.
+        y : array-like of shape (n_samples,), default=None
+            Ignored, save by a `ContrastiveTransformer` with ``positives="labels"``.
 
         Returns
         -------
@@ -208,9 +211,10 @@ class BaseTorchTransformer(
         Raises
         ------
         ValueError
-            If a parameter or X is not as documented, or if the loss becomes NaN. The
-            estimator is then as it was before the call; but if ``early_stopping`` had
-            found a best epoch before the loss became NaN, it keeps that one's weights.
+            If a parameter, X or a y that is used is not as documented, or if the loss
+            becomes NaN. The estimator is then as it was before the call; but if
+            ``early_stopping`` had found a best epoch before the loss became NaN, it
+            keeps that one's weights.
         """
         return self._fit_or_stay(X, y)
 
@@ -323,6 +327,8 @@ class DecodingTransformer(BaseTorchTransformer):
         "likelihood": part_constraint(Likelihood),
         "trim": [Interval(Real, 0, 0.5, closed="both")],
     }
+
+    _not_counted = "the rows that trim leaves out"
 
     def inverse_transform(self, Z):
         """Map codes back to rows in the user's units.

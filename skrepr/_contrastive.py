@@ -15,7 +15,7 @@ from skrepr._engine import is_own
 from skrepr._labels import check_labels, encode_classes, stratified
 from skrepr._sklearn import StrOptions
 from skrepr._torch import Seeded, evaluation, for_inference, may_draw, to_tensor
-from skrepr._training import ClassBalanced
+from skrepr._training import ClassBalanced, TrainingError
 from skrepr.augmentations import Augmentation
 from skrepr.auxiliaries import Auxiliary
 from skrepr.metrics import (
@@ -91,30 +91,34 @@ class ContrastiveModule(nn.Module):
         """Compute the metrics of the codes of rows, with those that need labels."""
         x = x[:_DIAGNOSED]
         views = [self.augment(x, generator) for _ in range(2)]
-        a, b, codes = (self.encode(v).double().cpu().numpy() for v in (*views, x))
+        a, b, codes = (self.encode(v).cpu().double().numpy() for v in (*views, x))
+        finite = np.isfinite(np.concatenate([a, b, codes])).all()
         found = {
-            "alignment": alignment(a, b),
-            "uniformity": uniformity(codes),
-            "effective_rank": effective_rank(codes),
-            "normalized_std": normalized_std(codes),
+            "alignment": alignment(a, b) if finite else np.nan,
+            "uniformity": uniformity(codes) if finite else np.nan,
+            "effective_rank": effective_rank(codes) if finite else np.nan,
+            "normalized_std": normalized_std(codes) if finite else np.nan,
         }
         if y is not None:
-            found |= _accuracies(codes, y[:_DIAGNOSED].cpu().numpy())
+            ids = y[:_DIAGNOSED].cpu().numpy()
+            found |= _accuracies(codes, ids if finite else np.full_like(ids, -1))
         return found
 
 
 def _accuracies(codes, ids):
-    """Compute the metrics with labels, NaN without two classes of several rows."""
+    """Compute the metrics with labels, NaN where there are too few rows for them."""
     _, numbers, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    found = {"knn_accuracy": np.nan, "linear_probe_accuracy": np.nan}
     usable = (ids >= 0) & (counts[numbers] > 1)
-    codes, ids = codes[usable], ids[usable]
-    if len(np.unique(ids)) < 2:
-        return {"knn_accuracy": np.nan, "linear_probe_accuracy": np.nan}
-    n_folds = min(5, counts[numbers][usable].min())
-    return {
-        "knn_accuracy": knn_accuracy(codes, ids, n_neighbors=min(5, len(ids) - 1)),
-        "linear_probe_accuracy": linear_probe_accuracy(codes, ids, cv=n_folds),
-    }
+    if len(np.unique(ids[usable])) > 1:
+        n_neighbors = min(5, usable.sum() - 1)
+        found["knn_accuracy"] = knn_accuracy(codes[usable], ids[usable], n_neighbors)
+    usable &= counts[numbers] > 3
+    if len(np.unique(ids[usable])) > 1:  # two folds: once an epoch is often
+        found["linear_probe_accuracy"] = linear_probe_accuracy(
+            codes[usable], ids[usable], cv=2
+        )
+    return found
 
 
 def partner(ids, generator):
@@ -169,10 +173,10 @@ class ContrastiveTransformer(BaseTorchTransformer):
     positives : {"views", "labels"}, default="views"
         Which rows belong together. With "views" a row is alone: its two views are
         positives, and y is ignored. With "labels" rows with the same y are: classes,
-        or groups such as the patient a row was taken from. A batch then holds all
-        classes in equal numbers, and the second view is that of another row of the
-        class. Rows whose y is missing (NaN, None, pandas' NA) take part as with
-        "views".
+        or groups such as the patient a row was taken from. A batch then holds the
+        classes in equal numbers, as many as it has room for, and the second view is
+        that of another row of the class. Rows whose y is missing (NaN, None, pandas'
+        NA) take part as with "views".
     unlabelled : object, default=None
         A value of y that also stands for a missing one, such as scikit-learn's -1.
         With None, -1 is a label like any other.
@@ -338,7 +342,12 @@ class ContrastiveTransformer(BaseTorchTransformer):
         if self.positives == "views":
             return None
         labels, missing = check_labels(X, y, self.unlabelled)
-        _, numbers = encode_classes(labels)
+        classes, numbers = encode_classes(labels)
+        if len(classes) == 1 and not missing.any():
+            raise ValueError(
+                f"All labels in y are {classes.tolist()[0]!r}: no row has a negative. "
+                "Expected at least two classes, or positives='views'."
+            )
         n_alone = (np.bincount(numbers) == 1).sum()
         if n_alone == len(labels):
             warnings.warn(
@@ -349,7 +358,7 @@ class ContrastiveTransformer(BaseTorchTransformer):
             )
         elif n_alone > 0:
             warnings.warn(
-                f"{n_alone} of the {numbers.max() + 1} classes in y have one row only, "
+                f"{n_alone} of the {len(classes)} classes in y have one row only, "
                 "which has no positive but its own other view. Merge rare classes, or "
                 "mark such rows as unlabelled.",
                 stacklevel=6,
@@ -375,12 +384,19 @@ class ContrastiveTransformer(BaseTorchTransformer):
 
     def _warn_of_collapse(self, X):
         """Warn if the codes of the training rows are all alike."""
-        rows = np.linspace(0, len(X) - 1, min(len(X), _DIAGNOSED)).astype(int)
-        codes = self._apply("encode", X[rows], to_matrix=self.table_.to_matrix)
+        rows = X[np.random.default_rng(0).permutation(len(X))[:_DIAGNOSED]]
+        codes = self._apply("encode", rows, to_matrix=self.table_.to_matrix)
+        if not np.isfinite(codes).all():
+            raise TrainingError(
+                "The codes of the training rows are not finite. Expected finite codes. "
+                f"Lower learning_rate (it is {self.learning_rate:g}), and look for "
+                "extreme values in X."
+            )
         rank, std = effective_rank(codes), normalized_std(codes)
+        largest_rank = min(self.n_components, len(np.unique(rows, axis=0)))
         if self.n_components == 1:  # a single number has no direction that could vary
             std = float(codes.std() > 0)
-        if rank < _LEAST_RANK * self.n_components or std < _LEAST_STD:
+        if rank < _LEAST_RANK * largest_rank or std < _LEAST_STD:
             warnings.warn(
                 "The embedding has collapsed: the codes of the training rows are all "
                 f"alike (effective rank {rank:.3g} of {self.n_components} components, "
@@ -458,5 +474,10 @@ class ContrastiveTransformer(BaseTorchTransformer):
             )
         codes = self.transform(X)
         labels, missing = check_labels(codes, y, self.unlabelled)
-        n_neighbors = max(1, min(5, len(labels) - 1))
+        if len(labels) < 2:
+            raise ValueError(
+                f"y has {len(labels)} label(s) that are not missing. Expected at least "
+                "2, of rows that can be neighbours of each other."
+            )
+        n_neighbors = min(5, len(labels) - 1)
         return knn_accuracy(np.asarray(codes)[~missing], labels, n_neighbors)

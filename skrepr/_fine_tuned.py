@@ -1,14 +1,11 @@
 """Fine-tuning: a head on a pre-trained encoder, and both trained on labels."""
 
 import copy
-import math
-import warnings
 
 import numpy as np
 import torch
 from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import check_array, check_random_state
@@ -18,7 +15,7 @@ from torch.nn import functional as F
 
 from skrepr._base import BaseTorchEstimator, BaseTorchTransformer
 from skrepr._labels import check_labels, encode_classes, stratified
-from skrepr._sklearn import fit_context
+from skrepr._sklearn import StrOptions, fit_context
 from skrepr._table import Table, check_numeric
 from skrepr._torch import Seeded, generators, resolve_device
 from skrepr.augmentations import Augmentation
@@ -26,6 +23,7 @@ from skrepr.parts import part_constraint
 
 _LARGEST_TARGET = 1e150  # its square is a float64
 _MOST_ROWS = 10_000  # that the head starts from
+_DECAY = 0.45  # of the weights of a regression in a step, times rows
 
 
 class HeadModule(nn.Module):
@@ -107,11 +105,6 @@ class FineTunedRegressorModule(FineTunedModule):
         return {"squared_error": F.mse_loss(output[:, 0], y)}
 
 
-def _some(rows):
-    """Return at most `_MOST_ROWS` of the rows, evenly spread."""
-    return rows[:: math.ceil(len(rows) / _MOST_ROWS)]
-
-
 class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
     """Base class of the estimators that fine-tune the encoder of a transformer."""
 
@@ -124,6 +117,8 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
     }
 
     _not_counted = "those with a missing y"
+
+    unlabelled: object = None  # of targets that are not classes
 
     _module_type: type[FineTunedModule]
 
@@ -174,12 +169,15 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
             )
         check_numeric(X, name)
         rows = validate_data(self, X, dtype=[np.float64, np.float32])
-        labels, missing = check_labels(rows, y)
+        labels, missing = check_labels(rows, y, self.unlabelled)
         targets = self._learn_targets(labels)
         device = resolve_device(self.device)
         random = check_random_state(self.random_state)
         initial, generator, split = generators(random.randint(2**31 - 1), device)
 
+        if self.unlabelled is not None:  # which the transformer need not know
+            y = np.full(len(rows), None)
+            y[~missing] = labels
         transformer = self._pretrained(X, y, random)
         matrix = transformer.table_.to_matrix(rows[~missing], np.float32)
         if len(matrix) == 1 and not self.early_stopping:
@@ -208,7 +206,7 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
         if frozen:
             check_is_fitted(transformer)
             transformer._validate_rows(X)
-            return transformer
+            return copy.copy(transformer)  # which another fit of it leaves alone
         transformer = clone(transformer)
         if transformer.random_state is None:
             transformer.set_params(random_state=random.randint(2**31 - 1))
@@ -219,10 +217,13 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
 
         A head that knew nothing would spoil the encoder before it has learned.
         """
-        codes = transformer._apply("encode", _some(matrix)).astype(np.float64)
+        if len(matrix) > _MOST_ROWS:
+            some = np.random.default_rng(0).permutation(len(matrix))[:_MOST_ROWS]
+            matrix, targets = matrix[some], targets[some]
+        codes = transformer._apply("encode", matrix).astype(np.float64)
         mean, std = codes.mean(axis=0), codes.std(axis=0)
         std[std == 0] = 1.0
-        return mean, std, *self._probe((codes - mean) / std, _some(targets))
+        return mean, std, *self._probe((codes - mean) / std, targets)
 
     def _build_module(self, transformer, start):
         augment = self._part("augmentation")
@@ -249,10 +250,11 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
 class FineTunedClassifier(ClassifierMixin, BaseFineTuned):
     """Classifier that fine-tunes a pre-trained encoder: for tables with few labels.
 
-    A transformer first learns, without labels, to represent all rows given to `fit`,
-    those with a missing label included. A linear map is then put on a copy of its
-    encoder: first it becomes a logistic regression on the codes as they are, then both
-    are trained on the labelled rows to minimise the cross-entropy.
+    A transformer first learns to represent all rows given to `fit`, those with a
+    missing label included, and without labels unless it asks for them. A linear map is
+    then put on a copy of its encoder: first it becomes a logistic regression on the
+    codes as they are, then both are trained on the labelled rows to minimise the
+    cross-entropy.
 
     Parameters
     ----------
@@ -261,6 +263,9 @@ class FineTunedClassifier(ClassifierMixin, BaseFineTuned):
         copy of it is fitted, whether or not it has been fitted before. Inside
         scikit-learn's `FrozenEstimator` a fitted one is taken as it is: it has been
         trained on other rows, and `fit` only fine-tunes a copy of its encoder.
+    unlabelled : object, default=None
+        A value of y that also stands for a missing one, such as scikit-learn's -1.
+        With None, -1 is a label like any other.
     augmentation : {"feature_corruption", "gaussian_noise", "feature_masking", \
             "mixup"}, Augmentation, callable or None, default=None
         Random change of the encoder's input during the fine-tuning, see
@@ -356,10 +361,16 @@ class FineTunedClassifier(ClassifierMixin, BaseFineTuned):
 
     _module_type = FineTunedClassifierModule
 
+    _parameter_constraints: dict = {
+        **BaseFineTuned._parameter_constraints,
+        "unlabelled": "no_validation",
+    }
+
     def __init__(
         self,
         transformer,
         *,
+        unlabelled=None,
         augmentation=None,
         max_iter="auto",
         batch_size=256,
@@ -374,6 +385,7 @@ class FineTunedClassifier(ClassifierMixin, BaseFineTuned):
         verbose=0,
     ):
         self.transformer = transformer
+        self.unlabelled = unlabelled
         self.augmentation = augmentation
         self.max_iter = max_iter
         self.batch_size = batch_size
@@ -398,8 +410,7 @@ class FineTunedClassifier(ClassifierMixin, BaseFineTuned):
         if len(present) == 1:
             bias[present] = 1.0
             return weight, bias
-        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-            model = LogisticRegression(max_iter=1000).fit(codes, targets)
+        model = LogisticRegression(max_iter=10_000).fit(codes, targets)
         bias[:] = model.intercept_.min() - 1.0  # of classes that are absent
         if len(present) == 2:  # the logits of the second, to be shared out
             weight[present] = 0.5 * np.array([-1, 1])[:, None] * model.coef_
@@ -479,9 +490,10 @@ class FineTunedClassifier(ClassifierMixin, BaseFineTuned):
 class FineTunedRegressor(RegressorMixin, BaseFineTuned):
     """Regressor that fine-tunes a pre-trained encoder: for tables where y is scarce.
 
-    A transformer first learns, without y, to represent all rows given to `fit`, those
-    with a missing y included. A linear map is then put on a copy of its encoder, and
-    both are trained on the other rows to minimise the squared error.
+    A transformer first learns to represent all rows given to `fit`, those with a
+    missing y included. A linear map is then put on a copy of its encoder: first it
+    becomes a ridge regression on the codes as they are, then both are trained on the
+    rows with a y to minimise the squared error.
 
     Parameters
     ----------
@@ -493,17 +505,20 @@ class FineTunedRegressor(RegressorMixin, BaseFineTuned):
     augmentation : {"feature_corruption", "gaussian_noise", "feature_masking", \
             "mixup"}, Augmentation, callable or None, default=None
         Random change of the encoder's input during the fine-tuning, see
-        :class:`~skrepr.augmentations.Augmentation`.
+        :class:`~skrepr.augmentations.Augmentation`. y stays what it is: "mixup" draws
+        predictions towards the mean.
     max_iter : int or "auto", default="auto"
-        Number of epochs of the fine-tuning. "auto" takes as many as give 1000 steps,
+        Number of epochs of the fine-tuning. "auto" takes as many as give 300 steps,
         at least one.
     batch_size : int, default=256
         Largest number of rows in a step. An epoch is split evenly.
     learning_rate : float, default=3e-4
         Peak learning rate of AdamW: it rises during the first tenth of the steps and
         falls to zero along a cosine.
-    weight_decay : float, default=0.0
-        Decoupled weight decay of the weight matrices.
+    weight_decay : float or "auto", default="auto"
+        Decoupled weight decay of the weight matrices. With "auto" a step takes up to
+        0.45 / n of their size, n being the number of rows with a y or 50 if there are
+        fewer: what few rows say of the weights counts less beside it.
     early_stopping : bool, default=False
         Whether to stop when the loss on a validation split of the rows with a y no
         longer improves, and to keep the weights of the best epoch.
@@ -586,6 +601,14 @@ class FineTunedRegressor(RegressorMixin, BaseFineTuned):
 
     _module_type = FineTunedRegressorModule
 
+    _parameter_constraints: dict = {
+        **BaseFineTuned._parameter_constraints,
+        "weight_decay": [
+            *BaseFineTuned._parameter_constraints["weight_decay"],
+            StrOptions({"auto"}),
+        ],
+    }
+
     def __init__(
         self,
         transformer,
@@ -594,7 +617,7 @@ class FineTunedRegressor(RegressorMixin, BaseFineTuned):
         max_iter="auto",
         batch_size=256,
         learning_rate=3e-4,
-        weight_decay=0.0,
+        weight_decay="auto",
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change="auto",
@@ -617,7 +640,21 @@ class FineTunedRegressor(RegressorMixin, BaseFineTuned):
         self.random_state = random_state
         self.verbose = verbose
 
+    _auto_steps = 300  # noise in y is learned by heart after that
+
+    def _decay(self, n_samples):
+        if self.weight_decay == "auto":
+            rate = max(self.learning_rate, 3e-4)  # smaller steps decay less
+            return _DECAY / (rate * max(n_samples, 50))
+        return self.weight_decay
+
     def _learn_targets(self, labels):
+        if labels.dtype.kind not in "biuf":
+            raise ValueError(
+                f"y has dtype {labels.dtype}. Expected numbers. Turn dates into "
+                "numbers, for example with .astype('int64'); classes are for "
+                "FineTunedClassifier."
+            )
         y = check_array(labels, dtype=np.float64, ensure_2d=False, input_name="y")
         largest = np.abs(y).max()
         if largest > _LARGEST_TARGET:

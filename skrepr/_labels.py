@@ -2,7 +2,6 @@
 
 import numpy as np
 from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
 
 
 def check_labels(X, y, unlabelled=None):
@@ -37,14 +36,14 @@ def check_labels(X, y, unlabelled=None):
         missing = np.isnan(y)
     else:
         missing = np.zeros(len(y), bool)
-    if unlabelled is not None:
+    if not _is_missing(unlabelled):
         pairs = zip(y.tolist(), missing, strict=True)
         missing = np.array([lacks or label == unlabelled for label, lacks in pairs])
     if missing.all():
         raise ValueError(
             f"All of the {len(y)} labels in y are missing. Expected some that are not: "
             "missing are NaN, None and pandas' NA"
-            + ("." if unlabelled is None else f", and here also {unlabelled!r}.")
+            + ("." if _is_missing(unlabelled) else f", and here also {unlabelled!r}.")
         )
     labels = y[~missing]
     if labels.dtype == object:
@@ -77,8 +76,13 @@ def encode_classes(labels):
     ValueError
         If the labels are not those of classes: fractions, infinity.
     """
-    assert_all_finite(labels, input_name="y")  # or type_of_target casts infinity to int
-    check_classification_targets(labels)
+    assert_all_finite(labels, input_name="y")
+    if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
+        raise ValueError(
+            "Unknown label type: continuous. y holds fractions, but was expected to "
+            "hold classes or groups. Bin it, for example with pandas.qcut; to predict "
+            "numbers there is FineTunedRegressor."
+        )
     return np.unique(labels, return_inverse=True)
 
 

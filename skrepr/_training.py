@@ -112,28 +112,32 @@ class ClassBalanced:
     """Cut every epoch into batches in which all classes are as frequent.
 
     An epoch takes about as many rows as there are. Every class gives an equal number,
-    in pairs of different rows where it has two: of a large class other rows in every
-    epoch, of a small one the same rows several times. Rows without a class are each
-    taken once.
+    in pairs of different rows: of a large class other rows in every epoch, of a small
+    one the same rows several times. Where a batch cannot hold a pair of every class,
+    it holds pairs of some. Rows without a class, or alone in theirs, are each taken
+    once.
 
     Parameters
     ----------
     ids : torch.Tensor of shape (n_samples,)
         Numbers of the classes; below 0 for rows without one.
     batch_size : int
-        The largest size of a batch, give or take one row.
+        The largest size of a batch, give or take one row; at least 4, so that pairs of
+        two classes meet.
     """
 
     def __init__(self, ids, batch_size):
-        self.unlabelled = torch.nonzero(ids < 0)[:, 0]
-        self.labelled = torch.nonzero(ids >= 0)[:, 0]
-        _, self.classes, self.counts = ids[self.labelled].unique(
+        _, classes, counts = ids.unique(return_inverse=True, return_counts=True)
+        is_paired = (ids >= 0) & (counts[classes] > 1)
+        self.single = torch.nonzero(~is_paired)[:, 0]
+        self.paired = torch.nonzero(is_paired)[:, 0]
+        _, self.classes, self.counts = ids[self.paired].unique(
             return_inverse=True, return_counts=True
         )
         n_classes = len(self.counts)
-        self.n_pairs = math.ceil(len(self.labelled) / n_classes / 2)
-        n_drawn = 2 * n_classes * self.n_pairs + len(self.unlabelled)
-        self.n_batches = max(1, math.ceil(n_drawn / batch_size))
+        self.n_pairs = math.ceil(len(self.paired) / max(1, n_classes) / 2)
+        n_drawn = 2 * n_classes * self.n_pairs + len(self.single)
+        self.n_batches = max(1, min(math.ceil(n_drawn / batch_size), n_drawn // 4))
 
     def __len__(self):
         return self.n_batches
@@ -145,17 +149,18 @@ class ClassBalanced:
         order = order[self.classes[order].argsort(stable=True)]  # class after class
         places = torch.arange(2 * self.n_pairs, device=device) % self.counts[:, None]
         starts = self.counts.cumsum(0) - self.counts
-        drawn = self.labelled[order[starts[:, None] + places]]
+        drawn = self.paired[order[starts[:, None] + places]]
         # Round after round, each of a pair of every class, in an order of its own.
         rounds = drawn.view(n_classes, self.n_pairs, 2).transpose(0, 1)
         keys = torch.rand(self.n_pairs, n_classes, generator=generator, device=device)
         rounds = torch.take_along_dim(rounds, keys.argsort(1)[..., None], dim=1)
-        others = self.unlabelled[_permutation(self.unlabelled, generator)]
+        others = self.single[_permutation(self.single, generator)]
+        # The first of the ones have a row more, and the last of the others.
         return [
             torch.cat(parts)
             for parts in zip(
                 rounds.flatten().tensor_split(self.n_batches),
-                others.tensor_split(self.n_batches),
+                others.tensor_split(self.n_batches)[::-1],
                 strict=True,
             )
         ]
@@ -412,7 +417,7 @@ def _validate(trainer, source, sampler):
         means.add(terms, len(index))
     trainer.record("validation_", means.values())
     diagnostics = getattr(trainer.module, "diagnostics", None)
-    if diagnostics is not None:
+    if diagnostics is not None:  # NaN, where the network is not finite any more
         with trainer.seeded(generator):
             values = diagnostics(source.x, source.y, generator)
         trainer.append("validation_", values)

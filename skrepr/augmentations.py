@@ -4,6 +4,7 @@ All work on the matrix the modules see, where numeric columns are standardised.
 """
 
 import copy
+import inspect
 import math
 from numbers import Real
 
@@ -117,7 +118,8 @@ class FeatureCorruption(Augmentation):
     """Replace random cells by random values of their column.
 
     The replacements are drawn from the rows of the batch, itself a random sample of the
-    training rows: draws from the column's own empirical distribution.
+    training rows (with labels, one in which classes are as frequent): draws from the
+    column's own empirical distribution.
 
     Parameters
     ----------
@@ -236,6 +238,15 @@ class _Function(Augmentation):
         self.function = function
 
     def build(self, columns):
+        try:
+            inspect.signature(self.function).bind("x", "generator")
+        except TypeError as error:
+            raise ValueError(
+                f"The augmentation {self.function!r} cannot be called with a batch and "
+                f"a generator ({error}). Expected a function f(x, generator)."
+            ) from error
+        except ValueError:  # a function without a signature
+            pass
         # A function is a value, as parts are: a module would be trained in place.
         is_module = isinstance(self.function, nn.Module)
         return _Call(copy.deepcopy(self.function) if is_module else self.function)

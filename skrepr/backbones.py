@@ -70,8 +70,8 @@ class MLP(Backbone):
     ----------
     hidden_layer_sizes : tuple of int or "auto", default="auto"
         Widths of the encoder's hidden layers, from the columns to the code. "auto" is
-        two layers of 128 units, or of as many as the encoder has outputs if these are
-        more: a layer should not hold less than what is computed from it.
+        two layers of 128 units, or of as many as the network has numbers at its code's
+        end if these are more: a layer should not hold less than the code.
     activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh"}, default="relu"
         Activation of the hidden layers.
     norm : {"batch", "layer"} or None, default=None

@@ -1062,14 +1062,12 @@ class _MoCo(nn.Module):
     def forward(self, views):
         queries, keys = self.head(views.codes), self.target(views.rows)
         partners = keys.roll(len(keys) // 2, 0)
-        loss = moco(
-            queries,
-            partners,
-            views.ids,
-            self.queue,
-            self.queue_ids,
-            self.temperature(),
-        )
+        queue, queue_ids = self.queue, self.queue_ids
+        if not self.training:
+            # Losses of different epochs compare: the queue changes, and holds ids of
+            # other rows than those to validate on.
+            queue, queue_ids = F.normalize(keys), views.ids
+        loss = moco(queries, partners, views.ids, queue, queue_ids, self.temperature())
         if self.training:
             self.enqueue(F.normalize(keys), views.ids)
         return {"moco": loss}

@@ -367,3 +367,9 @@ def test_a_constant_column_stays_as_it_is(part, standardize):
     X = np.column_stack([correlated(50)[:, 0], np.full(50, 7.0)])
     _, after, _ = augment(part, X, standardize)
     assert (after[:, 1] == 0).all()
+
+
+def test_a_function_has_to_take_a_batch_and_a_generator():
+    contrastive = ContrastiveTransformer(augmentation=lambda x: x)
+    with pytest.raises(ValueError, match=r"cannot be called with a batch and a gen"):
+        contrastive.fit(correlated(9))

@@ -17,7 +17,7 @@ from skrepr._contrastive import _accuracies, partner
 from skrepr._training import Batch
 from skrepr.augmentations import Compose, FeatureCorruption, FeatureMasking
 from skrepr.backbones import MLP, Backbone
-from skrepr.metrics import knn_accuracy, normalized_std
+from skrepr.metrics import alignment, knn_accuracy, normalized_std
 from skrepr.objectives import NTXent, Objective, nt_xent
 
 
@@ -368,8 +368,16 @@ def test_rows_without_a_positive_are_warned_of():
 def test_groups_serve_as_labels():
     X, _ = classes(60)
     groups = np.repeat([f"patient {i}" for i in range(30)], 2)
-    grouped = make(positives="labels", batch_size=16, max_iter=3).fit(X, groups)
-    assert 0 <= grouped.score(X, groups) <= 1
+    X[1::2] = X[::2] + 0.3 * np.std(X, axis=0)
+    grouped, blind = (
+        make(positives=p, batch_size=16, max_iter=100).fit(X, groups)
+        for p in ("labels", "views")
+    )
+    distance = [
+        alignment(codes[::2], codes[1::2])
+        for codes in (grouped.transform(X), blind.transform(X))
+    ]
+    assert distance[0] < 0.9 * distance[1]
 
 
 class Overwhelmed(Backbone):
@@ -418,13 +426,72 @@ def test_early_stopping_follows_the_embedding(positives):
         assert ((low <= values) & (values <= high)).all()
 
 
-def test_metrics_with_labels_need_two_classes_of_two_rows():
-    codes = np.random.default_rng(0).normal(size=(6, 2))
+def test_metrics_with_labels_need_classes_of_several_rows():
+    codes = np.random.default_rng(0).normal(size=(12, 2))
     for ids in ([0, 0, 0, 1, -1, -2], [-1, -2, -3, -4, -5, -6], [0, 1, 2, 3, 4, 5]):
-        assert np.isnan(list(_accuracies(codes, np.array(ids)).values())).all()
-    codes[:3] += 100
-    found = _accuracies(codes, np.array([0, 0, 0, 1, 1, -1]))
-    assert found == {"knn_accuracy": 0.6, "linear_probe_accuracy": 1.0}
+        found = _accuracies(codes[:6], np.array(ids))
+        assert np.isnan(list(found.values())).all()
+    codes[:6] += 100
+    found = _accuracies(codes, np.repeat([0, 1], 6))
+    assert found == {"knn_accuracy": 1.0, "linear_probe_accuracy": 1.0}
+    found = _accuracies(codes, np.array([0, 0, 0, 0, -1, -2, 1, 1, 1, -3, -4, -5]))
+    assert found["knn_accuracy"] > 0
+    assert np.isnan(found["linear_probe_accuracy"])
+
+
+@pytest.mark.parametrize("objective", sorted(Objective.names))
+def test_early_stopping_of_every_objective_finds_a_later_epoch(objective):
+    X, _ = classes(200)
+    contrastive = make(
+        objective=objective, early_stopping=True, learning_rate=3e-3, max_iter=40
+    ).fit(X)
+    loss = contrastive.history_["validation_loss"]
+    assert np.isfinite(loss).all()
+    assert np.argmin(loss) > 1  # of moco, too, whose queue has to fill first
+
+
+def test_a_divergence_keeps_the_best_epoch_or_says_what_to_do():
+    X = rows(60)
+    with pytest.raises(ValueError, match=r"Lower learning_rate"):
+        make(learning_rate=1e20).fit(X.astype(np.float32))
+    with pytest.raises(ValueError, match=r"Lower learning_rate|not finite"):
+        make(learning_rate=1e20, early_stopping=True).fit(X)
+
+
+def test_codes_that_are_not_finite_are_an_error():
+    contrastive = make(max_iter=1).fit(rows(20))
+    contrastive.module_.encoder[0].weight.fill_(torch.inf)
+    with pytest.raises(ValueError, match=r"codes of the training rows are not finite"):
+        contrastive._warn_of_collapse(rows(20))
+    x = torch.zeros(20, 8)
+    found = contrastive.module_.diagnostics(x, torch.arange(20) % 2, torch.Generator())
+    assert len(found) == 6
+    assert np.isnan(list(found.values())).all()
+
+
+def test_few_rows_are_no_collapse():
+    make(256, max_iter=3).fit(rows(10))
+
+
+def test_a_single_class_has_no_negatives():
+    X, _ = classes(20)
+    labelled = make(positives="labels", max_iter=1)
+    with pytest.raises(ValueError, match=r"All labels in y are 'a': no row has a neg"):
+        labelled.fit(X, ["a"] * 20)
+    labelled.fit(X, ["a"] * 10 + [None] * 10)
+
+
+def test_a_batch_holds_pairs_of_two_classes_at_least():
+    X, y = classes(60)
+    labelled = make(positives="labels", batch_size=2, max_iter=2).fit(X, y)
+    assert min(labelled.history_["loss"]) > 0
+
+
+def test_a_score_of_labels_needs_two_of_them():
+    X, y = classes(20)
+    labelled = make(positives="labels", max_iter=1).fit(X, y)
+    with pytest.raises(ValueError, match=r"y has 1 label\(s\) that are not missing"):
+        labelled.score(X, np.where(np.arange(20) == 3, 1.0, np.nan))
 
 
 def careless(x, generator):

@@ -1,6 +1,7 @@
 """Fine-tuning: what is learned from labels, from rows without, and from both."""
 
 import pickle
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -12,6 +13,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import expit, softmax
 from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.datasets import load_diabetes
 from sklearn.decomposition import PCA
 from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -84,7 +86,7 @@ def test_fine_tuning_leaves_a_frozen_transformer_as_it_is(
     transformer.set_params(backbone=backbone).fit(X)
     before = pickle.dumps(transformer)
     fine_tuned = kind(FrozenEstimator(transformer), **quick).fit(X, few)
-    assert fine_tuned.transformer_ is transformer
+    assert fine_tuned.transformer_.module_ is transformer.module_
     outputs(fine_tuned, X)
     assert pickle.dumps(transformer) == before
 
@@ -472,7 +474,7 @@ def test_the_classifier_refuses_numbers_to_regress_on(X):
 
 def test_the_regressor_refuses_what_is_no_number(X, y):
     regressor = FineTunedRegressor(small_autoencoder())
-    refuses(regressor, X, np.where(y, "yes", "no"), "could not convert string")
+    refuses(regressor, X, np.where(y, "yes", "no"), "y has dtype <U3")
     refuses(regressor, X, y + 1j, "Complex data not supported")
     refuses(regressor, X, with_first(y, 1e200), r"1\.0e\+200, too large.*1e\+150")
 
@@ -641,9 +643,42 @@ def test_early_stopping_counts_the_rows_with_a_label(X, y, kind):
     estimator.fit(X, np.where(np.arange(60) < 4, y, np.nan))
 
 
-def test_auto_takes_a_thousand_steps(X, few):
-    fine_tuned = FineTunedRegressor(small_autoencoder(), batch_size=7).fit(X, few)
-    assert fine_tuned.n_iter_ == np.ceil(1000 / 3)  # of 20 rows with a label
+@pytest.mark.parametrize(
+    ("kind", "steps"), [(FineTunedClassifier, 1000), (FineTunedRegressor, 300)]
+)
+def test_auto_takes_the_documented_number_of_steps(X, few, kind, steps):
+    fine_tuned = kind(small_autoencoder(), batch_size=7).fit(X, few)
+    assert fine_tuned.n_iter_ == np.ceil(steps / 3)  # of 20 rows with a label
+
+
+def test_the_weights_of_a_regression_decay_more_on_fewer_rows(X, y):
+    params = {"max_iter": 2, "random_state": 0}
+    for n, counted in ((20, 50), (60, 60)):
+        auto, by_hand = (
+            FineTunedRegressor(small_autoencoder(), weight_decay=decay, **params)
+            for decay in ("auto", 0.45 / (3e-4 * counted))
+        )
+        assert_same(
+            outputs(auto.fit(X[:n], y[:n]), X), outputs(by_hand.fit(X[:n], y[:n]), X)
+        )
+
+
+def test_a_regression_on_few_rows_is_no_worse_than_the_mean():
+    X, y = load_diabetes(return_X_y=True)
+    scores = []
+    for seed in range(3):
+        few = np.random.default_rng(seed).permutation(len(y))[:40]
+        regressor = FineTunedRegressor(AutoencoderTransformer(), random_state=seed)
+        scores.append(regressor.fit(X[few], y[few]).score(X, y))
+    assert np.mean(scores) > 0
+
+
+@pytest.mark.parametrize(
+    "y", [["a", "b"], np.array(["2020", "2021"], "datetime64[Y]")], ids=repr
+)
+def test_a_regression_needs_numbers(X, y):
+    with pytest.raises(ValueError, match=r"y has dtype .*Expected numbers.*Classifier"):
+        FineTunedRegressor(small_autoencoder()).fit(X, np.resize(y, 60))
 
 
 # Random numbers
@@ -816,3 +851,43 @@ def test_the_container_makes_no_difference(X, y, kind, convert):
         assert_allclose(output, like, rtol=1e-5, atol=1e-7)
     assert_array_equal(estimator.feature_names_in_, frame.columns)
     assert not hasattr(estimator.fit(X, y), "feature_names_in_")
+
+
+def test_a_frozen_transformer_that_is_fitted_again_does_not_matter(X, y):
+    transformer = small_autoencoder().fit(X)
+    classifier = FineTunedClassifier(FrozenEstimator(transformer), **quick).fit(X, y)
+    before = outputs(classifier, X)
+    transformer.fit(3 * X + 5)
+    assert_same(outputs(classifier, X), before)
+
+
+def test_a_label_may_stand_for_a_missing_one(X, y):
+    marked = np.where(np.arange(60) % 3 == 0, y, -1).astype(int)
+    contrastive = ContrastiveTransformer(
+        3, positives="labels", max_iter=2, random_state=0
+    )
+    params = {"transformer": contrastive, **quick}
+    classifier = FineTunedClassifier(unlabelled=-1, **params).fit(X, marked)
+    assert classifier.classes_.tolist() == [0, 1]
+    missing = np.where(marked == -1, np.nan, marked)
+    expected = FineTunedClassifier(**params).fit(X, missing)
+    assert_same(outputs(classifier, X), outputs(expected, X))
+    as_class = FineTunedClassifier(**params).fit(X, marked)
+    assert as_class.classes_.tolist() == [-1, 0, 1]
+
+
+def test_fits_in_threads_leave_the_filters_of_warnings_alone(X, y):
+    filters = warnings.filters.copy()
+    classifier = FineTunedClassifier(small_autoencoder(), **quick)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: clone(classifier).fit(X, y), range(12)))
+    assert warnings.filters == filters
+
+
+def test_the_order_of_the_rows_does_not_decide_what_the_head_starts_from(monkeypatch):
+    monkeypatch.setattr("skrepr._fine_tuned._MOST_ROWS", 40)
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 3
+    X = rng.normal(size=(3, 5))[y] * 3 + rng.normal(size=(120, 5))
+    classifier = FineTunedClassifier(small_autoencoder(), **still).fit(X, y)
+    assert classifier.score(X, y) > 0.6

@@ -587,7 +587,7 @@ def balanced(counts, n_unlabelled=0, batch_size=20, seed=0):
     return ids, epochs
 
 
-@pytest.mark.parametrize("counts", [(50, 50), (90, 10), (200, 3, 40), (1, 60), (5, 5)])
+@pytest.mark.parametrize("counts", [(50, 50), (90, 10), (200, 3, 40), (2, 60), (5, 5)])
 @pytest.mark.parametrize("n_unlabelled", [0, 7])
 def test_every_batch_holds_all_classes_as_often(counts, n_unlabelled):
     ids, epochs = balanced(counts, n_unlabelled)
@@ -625,3 +625,27 @@ def test_the_generator_decides_what_is_drawn():
     assert torch.equal(*same)
     first, second, _ = balanced((30, 9), 5)[1]
     assert not torch.equal(torch.cat(first), torch.cat(second))
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 5])
+def test_batches_of_classes_are_never_too_small_for_two_of_them(batch_size):
+    for n_first in range(6):
+        for n_second in range(2, 9):
+            for n_unlabelled in range(8):
+                counts = (n_first, n_second)
+                n = sum(counts) + n_unlabelled
+                if n < 2:
+                    continue
+                _, epochs = balanced(counts, n_unlabelled, batch_size)
+                sizes = [len(batch) for batch in chain(*epochs)]
+                assert min(sizes) >= min(n, 4)
+                assert max(sizes) <= 8
+
+
+def test_a_row_alone_in_its_class_is_taken_once():
+    ids, epochs = balanced((300, 1, 1), 2)
+    for epoch in epochs:
+        drawn = ids[torch.cat(epoch)]
+        assert [(drawn == i).sum() for i in (1, 2, -1, -2)] == [1, 1, 1, 1]
+    ids, [epoch, *_] = balanced((1, 1, 1))
+    assert sorted(torch.cat(epoch)) == [0, 1, 2]
