@@ -326,7 +326,7 @@ def plain_contrastive(X, n_epochs):
 
     def loss(x, progress):
         z = F.normalize(head(encoder(torch.cat([view(x), view(x)]))), dim=1)
-        logits = z @ z.T / 0.2
+        logits = z @ z.T / 0.05
         logits.fill_diagonal_(-torch.inf)
         return F.cross_entropy(logits, torch.arange(len(z)).roll(len(x)))
 
