@@ -600,6 +600,7 @@ class FineTunedRegressor(RegressorMixin, BaseFineTuned):
     """
 
     _module_type = FineTunedRegressorModule
+    _auto_steps = 300  # noise in y is learned by heart after that
 
     _parameter_constraints: dict = {
         **BaseFineTuned._parameter_constraints,
@@ -639,8 +640,6 @@ class FineTunedRegressor(RegressorMixin, BaseFineTuned):
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
-
-    _auto_steps = 300  # noise in y is learned by heart after that
 
     def _decay(self, n_samples):
         if self.weight_decay == "auto":
