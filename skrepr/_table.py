@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -15,16 +15,28 @@ _FARTHEST = 1e6  # standard deviations from the mean: keeps float32 networks fin
 class Columns:
     """What the parts know of the matrix: one entry for every column.
 
+    A cell of a numeric column holds a number, a cell of a categorical column the code
+    of its level: 0, 1, ... NaN stands for a missing cell in both.
+
     Attributes
     ----------
     center, scale : ndarray of shape (n_columns,), float64
-        A value of the matrix times `scale` plus `center` is in the user's units.
+        A value of the matrix times `scale` plus `center` is in the user's units. 0 and
+        1 for categorical columns.
     mean, std : ndarray of shape (n_columns,), float64
-        Of the training rows, in units of the matrix: 0 and 1 where it is standardised.
+        Of the training rows, in units of the matrix: 0 and 1 where it is standardised,
+        and for categorical columns.
     varies : ndarray of shape (n_columns,), bool
         False where the training rows held a single value. The matrix is 0 there.
     names : list
         The names to use in messages.
+    n_levels : ndarray of shape (n_columns,), int
+        The number of levels of a categorical column, 0 for a numeric one.
+    missing : ndarray of shape (n_columns,), bool
+        Whether cells were missing in the training rows.
+    frequencies : list of ndarray of shape (n_levels,), float64
+        Of the levels of every categorical column among the training rows; empty for a
+        numeric one.
     """
 
     center: np.ndarray
@@ -33,9 +45,31 @@ class Columns:
     std: np.ndarray
     varies: np.ndarray
     names: list
+    n_levels: np.ndarray
+    missing: np.ndarray
+    frequencies: list
 
     def __len__(self):
         return len(self.scale)
+
+    def __getitem__(self, index):
+        """Return the layout of some of the columns, from a mask or an index array."""
+        chosen = np.arange(len(self))[index]
+        lists = {
+            name: [getattr(self, name)[j] for j in chosen]
+            for name in ("names", "frequencies")
+        }
+        arrays = {
+            field.name: getattr(self, field.name)[chosen]
+            for field in fields(self)
+            if field.name not in lists
+        }
+        return Columns(**arrays, **lists)
+
+    @property
+    def is_plain(self):
+        """Whether the matrix is all numbers: no categories, no holes in training."""
+        return not (self.n_levels.any() or self.missing.any())
 
 
 class Table:
@@ -114,6 +148,9 @@ class Table:
             std=self.std / self.scale,
             varies=self.varies,
             names=names,
+            n_levels=np.zeros(len(self.scale), int),
+            missing=np.zeros(len(self.scale), bool),
+            frequencies=[np.empty(0)] * len(self.scale),
         )
 
     def to_matrix(self, X, dtype=None):
