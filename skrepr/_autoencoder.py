@@ -152,6 +152,12 @@ class AutoencoderTransformer(DecodingTransformer):
         farthest from the medians of the columns, are left out of the fit: of the
         standardisation, the training and the scores' model of what is normal. 0.2 is
         a good value where the share of outliers is unknown.
+    categorical_features : "from_dtype", array-like or None, default="from_dtype"
+        Which columns hold categories: a mask, positions, or names of a DataFrame. With
+        "from_dtype" they are the columns of a pandas or polars DataFrame that hold
+        strings, flags, or the dtype Categorical or Enum; other columns, and all of an
+        array, are numbers. A category that the training rows did not have counts as
+        missing.
     standardize : bool, default=True
         Whether the network sees centred columns of unit variance. Otherwise it sees
         the user's own values, which should then be of the order of 1.
@@ -253,6 +259,7 @@ class AutoencoderTransformer(DecodingTransformer):
         penalty=None,
         error_model="covariance",
         trim=0.0,
+        categorical_features="from_dtype",
         standardize=True,
         max_iter="auto",
         batch_size=256,
@@ -273,6 +280,7 @@ class AutoencoderTransformer(DecodingTransformer):
         self.penalty = penalty
         self.error_model = error_model
         self.trim = trim
+        self.categorical_features = categorical_features
         self.standardize = standardize
         self.max_iter = max_iter
         self.batch_size = batch_size
@@ -301,9 +309,9 @@ class AutoencoderTransformer(DecodingTransformer):
             self.n_components,
         )
 
-    def _learn(self, X, passed, original, ids, seed):
+    def _learn(self, X, passed, schema, ids, seed):
         error_model = self._part("error_model")
-        stopped = super()._learn(X, passed, original, ids, seed)
+        stopped = super()._learn(X, passed, schema, ids, seed)
         with torch.device("cpu"):
             self.error_model_ = error_model.build(self.table_.columns)
             if hasattr(self.error_model_, "fit"):

@@ -13,8 +13,9 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from skrepr._frame import Schema, is_frame
 from skrepr._sklearn import Interval, StrOptions, fit_context
-from skrepr._table import Table, central_rows, check_numeric
+from skrepr._table import Table, central_rows
 from skrepr._torch import Seeded, apply, for_inference, generators, resolve_device
 from skrepr._training import EvenSplit, ResidentSource, Trainer, train
 from skrepr.backbones import Backbone
@@ -62,6 +63,11 @@ class BaseTorchEstimator(TakesParts):
     def _shuffled(self, n_samples, y, rng):
         """Return the numbers of the rows, those to validate on first."""
         return rng.permutation(n_samples)
+
+    @property
+    def _schema(self):
+        """What `fit` has learned of the user's columns."""
+        raise NotImplementedError
 
     def _decay(self, n_samples):
         """Return the weight decay for so many rows."""
@@ -164,10 +170,46 @@ class BaseTorchEstimator(TakesParts):
 
     def _validate_rows(self, X):
         check_is_fitted(self)
-        check_numeric(X, type(self).__name__)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = self._read(X, self._schema)[1]
         self._check_rows(X, self.module_)
         return X
+
+    def _read(self, X, schema, y="no_validation", **checks):
+        """Read rows of the user into an array, in which NaN is missing.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+        schema : Schema or callable
+            What is known of the columns, or, to learn it from X, a function of X.
+        y : object, optional
+            None raises an error where y is required.
+        **checks : dict
+            Options of scikit-learn's `check_array`.
+
+        Returns
+        -------
+        schema : Schema
+        rows : ndarray of shape (n_samples, n_features)
+            Categories are codes.
+        """
+        reset = not isinstance(schema, Schema)
+        y = y if y is None else "no_validation"
+        if is_frame(X) or (not reset and schema.reads_columns):
+            validate_data(self, X, y, reset=reset, skip_check_array=True)
+        else:
+            X = validate_data(
+                self,
+                X,
+                y,
+                reset=reset,
+                dtype=[np.float64, np.float32],
+                ensure_all_finite="allow-nan",
+                **checks,
+            )
+        if reset:
+            schema = schema(X)
+        return schema, schema.read(X, type(self).__name__, **checks)
 
     def _apply(self, verb, rows, **options):
         """Evaluate a method of the module, by its name, on rows."""
@@ -188,6 +230,7 @@ class BaseTorchTransformer(
     _parameter_constraints: dict = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "backbone": part_constraint(Backbone),
+        "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
         "standardize": ["boolean"],
         **BaseTorchEstimator._parameter_constraints,
     }
@@ -199,7 +242,8 @@ class BaseTorchTransformer(
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows, at least two, in any units. Numbers only, none missing.
+            Training rows, at least two, in any units. NaN, and in a DataFrame also None
+            and pandas' NA, is missing; a column may not be missing as a whole.
         y : array-like of shape (n_samples,), default=None
             Ignored, save by a `ContrastiveTransformer` with ``positives="labels"``.
 
@@ -224,7 +268,8 @@ class BaseTorchTransformer(
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows in the units of the training rows.
+            Rows in the units of the training rows. A category that these did not have
+            counts as missing.
 
         Returns
         -------
@@ -239,7 +284,12 @@ class BaseTorchTransformer(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.allow_nan = True
         return tags
+
+    @property
+    def _schema(self):
+        return self.table_.schema
 
     @property
     def _n_features_out(self):
@@ -257,24 +307,19 @@ class BaseTorchTransformer(
     # The way in: rows of the user to a fitted module.
 
     def _fit(self, X, y):
-        check_numeric(X, type(self).__name__)
-        original = X
-        X = validate_data(
-            self,
-            X,
-            y if y is None else "no_validation",  # None: where y is required, an error
-            dtype=[np.float64, np.float32],
-            ensure_min_samples=2,
-        )
+        schema, X = self._read(X, self._learn_schema, y, ensure_min_samples=2)
         ids = self._ids(X, y)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        return self._learn(self._trusted(X), X, original, ids, seed)
+        return self._learn(self._trusted(X, schema), X, schema, ids, seed)
 
-    def _trusted(self, X):
+    def _learn_schema(self, X):
+        return Schema.fit(X, self.categorical_features, type(self).__name__)
+
+    def _trusted(self, X, schema):
         """Return the rows to learn from."""
         return X
 
-    def _learn(self, X, passed, original, ids, seed):
+    def _learn(self, X, passed, schema, ids, seed):
         """Set every fitted attribute.
 
         Parameters
@@ -283,8 +328,8 @@ class BaseTorchTransformer(
             The rows to learn from.
         passed : ndarray of shape (n_samples, n_features)
             All the rows that the user passed.
-        original : array-like or DataFrame
-            In the container that the user passed.
+        schema : Schema
+            What is known of the user's columns.
         ids : ndarray of shape (n_trusted,) or None
             What `_ids` made of y.
         seed : int
@@ -295,7 +340,7 @@ class BaseTorchTransformer(
             What cut the training short after a state worth keeping was found.
         """
         device = resolve_device(self.device)
-        table = Table.fit(X, standardize=self.standardize, original=original)
+        table = Table.fit(X, standardize=self.standardize, schema=schema)
         initial, generator, split = generators(seed, device)
         with Seeded(initial), torch.device("cpu"):
             module = self._build_module(table.columns)
@@ -389,8 +434,10 @@ class DecodingTransformer(BaseTorchTransformer):
         errors[self.table_.differs(X)] = NEVER_SEEN
         return errors
 
-    def _trusted(self, X):
-        return X[central_rows(X, self.trim)] if self.trim else X
+    def _trusted(self, X, schema):
+        if not self.trim:
+            return X
+        return X[central_rows(X, self.trim, schema.n_levels == 0)]
 
     def _check_rows(self, X, module):
         module.likelihood.check(X)
@@ -398,7 +445,7 @@ class DecodingTransformer(BaseTorchTransformer):
     def _to_rows(self, matrix, dtype, like=None):
         """Bring rows of the matrix to the user: units, allowed values, container."""
         X = self.module_.likelihood.restore(self.table_.from_matrix(matrix))
-        return self.table_.wrap(X.astype(dtype, copy=False), like)
+        return self.table_.schema.write(X.astype(dtype, copy=False), like)
 
 
 def _source(matrix, y, index, device):

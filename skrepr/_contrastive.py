@@ -183,6 +183,12 @@ class ContrastiveTransformer(BaseTorchTransformer):
     auxiliary : {"self_prediction"}, Auxiliary or None, default=None
         A task that the codes should be good for besides, see
         :class:`~skrepr.auxiliaries.SelfPrediction`.
+    categorical_features : "from_dtype", array-like or None, default="from_dtype"
+        Which columns hold categories: a mask, positions, or names of a DataFrame. With
+        "from_dtype" they are the columns of a pandas or polars DataFrame that hold
+        strings, flags, or the dtype Categorical or Enum; other columns, and all of an
+        array, are numbers. A category that the training rows did not have counts as
+        missing.
     standardize : bool, default=True
         Whether the network sees centred columns of unit variance. Otherwise it sees
         the user's own values, which should then be of the order of 1.
@@ -285,6 +291,7 @@ class ContrastiveTransformer(BaseTorchTransformer):
         positives="views",
         unlabelled=None,
         auxiliary=None,
+        categorical_features="from_dtype",
         standardize=True,
         max_iter="auto",
         batch_size=256,
@@ -305,6 +312,7 @@ class ContrastiveTransformer(BaseTorchTransformer):
         self.positives = positives
         self.unlabelled = unlabelled
         self.auxiliary = auxiliary
+        self.categorical_features = categorical_features
         self.standardize = standardize
         self.max_iter = max_iter
         self.batch_size = batch_size
@@ -376,8 +384,8 @@ class ContrastiveTransformer(BaseTorchTransformer):
             return super()._sampler(source)
         return ClassBalanced(source.y, self.batch_size)
 
-    def _learn(self, X, passed, original, ids, seed):
-        stopped = super()._learn(X, passed, original, ids, seed)
+    def _learn(self, X, passed, schema, ids, seed):
+        stopped = super()._learn(X, passed, schema, ids, seed)
         if self.table_.varies.any():
             self._warn_of_collapse(X)
         return stopped

@@ -9,14 +9,15 @@ from sklearn.base import ClassifierMixin, MetaEstimatorMixin, RegressorMixin, cl
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional as F
 
 from skrepr._base import BaseTorchEstimator, BaseTorchTransformer
+from skrepr._frame import Schema
 from skrepr._labels import check_labels, encode_classes, stratified
 from skrepr._sklearn import StrOptions, fit_context
-from skrepr._table import Table, check_numeric
+from skrepr._table import Table
 from skrepr._torch import Seeded, generators, resolve_device
 from skrepr.augmentations import Augmentation
 from skrepr.parts import part_constraint
@@ -148,6 +149,11 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
         """
         return self._fit_or_stay(X, y)
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
     # What the two estimators add.
 
     def _learn_targets(self, labels):
@@ -167,8 +173,14 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
                 f"{name} requires y to be passed, but the target y is None. Expected "
                 "one value a row; those of rows to pre-train on only may be missing."
             )
-        check_numeric(X, name)
-        rows = validate_data(self, X, dtype=[np.float64, np.float32])
+        source, is_frozen = self._source()
+
+        def learn_schema(X):
+            if is_frozen:
+                return source._schema
+            return Schema.fit(X, source.categorical_features, name)
+
+        rows = self._read(X, learn_schema)[1]
         labels, missing = check_labels(rows, y, self.unlabelled)
         targets = self._learn_targets(labels)
         device = resolve_device(self.device)
@@ -178,7 +190,7 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
         if self.unlabelled is not None:  # which the transformer need not know
             y = np.full(len(rows), None)
             y[~missing] = labels
-        transformer = self._pretrained(X, y, random)
+        transformer = self._pretrained(source, is_frozen, X, y, random)
         matrix = transformer.table_.to_matrix(rows[~missing], np.float32)
         if len(matrix) == 1 and not self.early_stopping:
             # Batch normalisation needs two rows. The means stay what they are.
@@ -193,8 +205,8 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
             module, matrix, targets, parts, device=device, generator=generator
         )
 
-    def _pretrained(self, X, y, random):
-        """Return the transformer, fitted."""
+    def _source(self):
+        """Return the transformer that was passed, and whether it is frozen."""
         frozen = isinstance(self.transformer, FrozenEstimator)
         transformer = self.transformer.estimator if frozen else self.transformer
         if not isinstance(transformer, BaseTorchTransformer):
@@ -205,6 +217,11 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
             )
         if frozen:
             check_is_fitted(transformer)
+        return transformer, frozen
+
+    def _pretrained(self, transformer, is_frozen, X, y, random):
+        """Return the transformer, fitted."""
+        if is_frozen:
             transformer._validate_rows(X)
             return copy.copy(transformer)  # which another fit of it leaves alone
         transformer = clone(transformer)
@@ -236,6 +253,10 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
         )
 
     # Inference.
+
+    @property
+    def _schema(self):
+        return self.transformer_._schema
 
     def _check_rows(self, X, module):
         self.transformer_._check_rows(X, self.transformer_.module_)
@@ -663,7 +684,8 @@ class FineTunedRegressor(RegressorMixin, BaseFineTuned):
                 "logarithm."
             )
         column = y[:, None]
-        self.target_table_ = Table.fit(column, standardize=True, original=column)
+        schema = Schema.fit(column, None, type(self).__name__)
+        self.target_table_ = Table.fit(column, standardize=True, schema=schema)
         return self.target_table_.to_matrix(column, np.float32)[:, 0]
 
     def _probe(self, codes, targets):

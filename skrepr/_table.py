@@ -1,10 +1,12 @@
 """The border between the user's columns and the float32 matrix the modules see."""
 
 import math
-import sys
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+
+from skrepr._frame import Schema
 
 # The spread that rounding alone can give to equal values, relative to their size.
 _ROUNDING = 10 * np.finfo(np.float64).eps
@@ -55,11 +57,11 @@ class Columns:
     def __getitem__(self, index):
         """Return the layout of some of the columns, from a mask or an index array."""
         chosen = np.arange(len(self))[index]
-        lists = {
+        lists: dict[str, Any] = {
             name: [getattr(self, name)[j] for j in chosen]
             for name in ("names", "frequencies")
         }
-        arrays = {
+        arrays: dict[str, Any] = {
             field.name: getattr(self, field.name)[chosen]
             for field in fields(self)
             if field.name not in lists
@@ -75,82 +77,111 @@ class Columns:
 class Table:
     """Standardise columns in float64, before the cast to float32, and go back.
 
+    Categorical columns hold codes, in X as in the matrix. NaN is missing in both.
+
     Parameters
     ----------
+    schema : Schema
+        What the training rows came in, and decoded rows go back to.
     mean, std : ndarray of shape (n_columns,), float64
         Of the training rows, in the user's units. A column that held a single value
-        has the standard deviation 0.
+        has the standard deviation 0. A categorical one that varied has 0 and 1.
     standardize : bool
         Whether the matrix is standardised or holds the user's own values.
-    container : {"array", "pandas", "polars"}
-        What the training rows came in, and decoded rows go back to.
-    names : list or None
-        Names of the columns; None for an array.
+    missing : ndarray of shape (n_columns,), bool
+        Whether cells were missing in the training rows.
+    frequencies : list of ndarray of shape (n_levels,), float64
+        Of the levels of every categorical column; empty for a numeric one.
     """
 
-    def __init__(self, mean, std, standardize, container, names):
+    def __init__(self, schema, mean, std, standardize, missing, frequencies):
+        self.schema = schema
         self.mean = mean
         self.std = std
         self.standardize = standardize
-        self.container = container
-        self.names = names
+        self.missing = missing
+        self.frequencies = frequencies
+        self.n_levels = schema.n_levels
         self.varies = std > 0
-        scaled = self.varies if standardize else np.zeros_like(self.varies)
-        self.center = np.where(scaled | ~self.varies, mean, 0.0)
+        numeric = self.n_levels == 0
+        scaled = self.varies & numeric if standardize else np.zeros_like(numeric)
+        self.center = np.where(numeric & (scaled | ~self.varies), mean, 0.0)
         self.scale = np.where(scaled, std, 1.0)
 
     @classmethod
-    def fit(cls, X, *, standardize, original):
-        """Learn mean and standard deviation of every column.
+    def fit(cls, X, *, standardize, schema):
+        """Learn mean and standard deviation of every column, or the frequencies.
 
         Parameters
         ----------
         X : ndarray of shape (n_samples, n_columns)
-            Checked: floating point and finite.
+            As `schema` reads rows: floating point, NaN where a cell is missing.
         standardize : bool
             Whether the matrix is to be centred and scaled to unit variance.
-        original : array-like or DataFrame
-            What the user passed: it decides on the container of decoded rows.
+        schema : Schema
+            What is known of the user's columns.
 
         Returns
         -------
         Table
+
+        Raises
+        ------
+        ValueError
+            If values are too large to compute with, or if a column holds none.
         """
-        container, names = _container(original)
-        low, high = X.min(axis=0).astype(float), X.max(axis=0).astype(float)
-        largest = np.maximum(np.abs(low), np.abs(high))
+        names = schema.names or list(range(X.shape[1]))
         with np.errstate(over="ignore", invalid="ignore"):
-            mean, std = _mean_and_std(X)
+            low, high = X.min(axis=0).astype(float), X.max(axis=0).astype(float)
+            missing = np.isnan(low)
+            first = X[0].astype(float)
+            for j in np.flatnonzero(missing).tolist():
+                observed = X[~np.isnan(X[:, j]), j]
+                if not len(observed):
+                    raise ValueError(
+                        f"Column {names[j]!r} holds no value: all of its cells are "
+                        "missing. Expected some that are not. Leave the column out."
+                    )
+                low[j], high[j] = observed.min(), observed.max()
+                first[j] = observed[0]
+            largest = np.maximum(np.abs(low), np.abs(high))
+            mean, std = _mean_and_std(X, missing)
             constant = high - low <= _ROUNDING * largest
-        too_large = ~constant & ~(np.isfinite(mean) & np.isfinite(std))
+        numeric = schema.n_levels == 0
+        too_large = ~(np.isfinite(mean) & np.isfinite(std))
         if not standardize:
-            too_large |= ~constant & (largest > np.sqrt(np.finfo(np.float32).max))
+            too_large |= largest > np.sqrt(np.finfo(np.float32).max)
+        too_large &= ~constant & numeric
         if too_large.any():
             j = int(np.flatnonzero(too_large)[0])
             raise ValueError(
-                f"Column {names[j] if names else j!r} holds values up to "
+                f"Column {names[j]!r} holds values up to "
                 f"{largest[j]:.1e}, too large to compute with. Expected values below "
                 f"{'1e150' if standardize else '1e19, or standardize=True'}. Rescale "
                 "the column or take its logarithm."
             )
-        mean = np.where(constant, X[0], mean)
-        std = np.where(constant, 0.0, std)
-        return cls(mean, std, standardize, container, names)
+        mean = np.where(constant, first, np.where(numeric, mean, 0.0))
+        std = np.where(constant, 0.0, np.where(numeric, std, 1.0))
+        frequencies = [
+            _frequencies(X[:, j], n) if n else np.empty(0)
+            for j, n in enumerate(schema.n_levels)
+        ]
+        return cls(schema, mean, std, standardize, missing, frequencies)
 
     @property
     def columns(self):
         """The layout of the matrix, for the parts."""
-        names = self.names if self.names else list(range(len(self.scale)))
+        numeric = self.n_levels == 0
         return Columns(
             center=self.center,
             scale=self.scale,
-            mean=(self.mean - self.center) / self.scale,
-            std=self.std / self.scale,
+            mean=np.where(numeric, (self.mean - self.center) / self.scale, 0.0),
+            std=np.where(numeric, self.std / self.scale, 1.0),
             varies=self.varies,
-            names=names,
-            n_levels=np.zeros(len(self.scale), int),
-            missing=np.zeros(len(self.scale), bool),
-            frequencies=[np.empty(0)] * len(self.scale),
+            names=self.schema.names or list(range(len(self.scale))),
+            n_levels=self.n_levels,
+            missing=self.missing,
+            frequencies=self.frequencies,
         )
 
     def to_matrix(self, X, dtype=None):
@@ -165,23 +196,26 @@ class Table:
         Returns
         -------
         ndarray of shape (n_samples, n_columns)
-            A fresh array. Columns that did not vary in training are 0. Values more than
-            a million standard deviations from the mean are brought to that distance.
+            A fresh array. Columns that did not vary in training are 0. Numbers more
+            than a million standard deviations from the mean are brought to that
+            distance. What is missing stays NaN.
         """
         matrix = np.empty(X.shape, X.dtype if dtype is None else dtype)
-        low = (self.mean - _FARTHEST * self.std - self.center) / self.scale
-        high = (self.mean + _FARTHEST * self.std - self.center) / self.scale
+        farthest = np.where(self.n_levels == 0, _FARTHEST * self.std, np.inf)
+        low = (self.mean - farthest - self.center) / self.scale
+        high = (self.mean + farthest - self.center) / self.scale
         constant = np.flatnonzero(~self.varies)
         lowest = low[self.varies].max(initial=-np.inf)
         highest = high[self.varies].min(initial=np.inf)
         for rows in _blocks(X):
             block = X[rows].astype(np.float64)
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 block -= self.center
                 block /= self.scale
-            if block.min() < lowest or block.max() > highest:
+                least, most = block.min(), block.max()
+            if not (least >= lowest and most <= highest):  # or there is a NaN
                 np.clip(block, low, high, out=block)
-            block[:, constant] = 0.0
+            block[:, constant] = np.where(np.isnan(block[:, constant]), np.nan, 0.0)
             matrix[rows] = block
         return matrix
 
@@ -196,6 +230,7 @@ class Table:
         Returns
         -------
         ndarray of shape (n_samples, n_columns), bool
+            False where it is missing.
         """
         constant = np.flatnonzero(~self.varies)
         differs = np.zeros(X.shape, bool)
@@ -218,30 +253,7 @@ class Table:
         """
         X = matrix * self.scale
         X += self.center
-        X[:, ~self.varies] = self.center[~self.varies]
-        return X
-
-    def wrap(self, X, like=None):
-        """Put decoded rows into the container the training rows came in.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n_samples, n_columns)
-        like : object, optional
-            If it is a pandas object, the rows take its index.
-
-        Returns
-        -------
-        ndarray, pandas.DataFrame or polars.DataFrame
-        """
-        if self.container == "pandas":
-            import pandas as pd
-
-            return pd.DataFrame(X, columns=self.names, index=_pandas_index(like))
-        if self.container == "polars":
-            import polars as pl
-
-            return pl.DataFrame(X, schema=self.names, orient="row")
+        X[:, ~self.varies] = self.mean[~self.varies]
         return X
 
     def get_state(self):
@@ -252,11 +264,12 @@ class Table:
         dict
         """
         return {
+            "schema": self.schema.get_state(),
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
             "standardize": self.standardize,
-            "container": self.container,
-            "names": self.names,
+            "missing": self.missing.tolist(),
+            "frequencies": [shares.tolist() for shares in self.frequencies],
         }
 
     @classmethod
@@ -272,56 +285,21 @@ class Table:
         Table
         """
         return cls(
+            Schema.from_state(state["schema"]),
             np.asarray(state["mean"], float),
             np.asarray(state["std"], float),
             state["standardize"],
-            state["container"],
-            state["names"],
+            np.asarray(state["missing"], bool),
+            [np.asarray(shares, float) for shares in state["frequencies"]],
         )
 
 
-def check_numeric(X, name):
-    """Raise if a column of a DataFrame cannot be read as numbers.
-
-    Parameters
-    ----------
-    X : object
-        Anything but a pandas or polars DataFrame is let through.
-    name : str
-        Of the estimator, for the message.
-
-    Raises
-    ------
-    ValueError
-        If a column holds strings, categories or dates.
-    """
-    if _is_frame(X, "pandas"):
-        from pandas.api.types import is_bool_dtype, is_numeric_dtype, is_object_dtype
-
-        readable = [
-            is_numeric_dtype(dtype) or is_bool_dtype(dtype) or is_object_dtype(dtype)
-            for dtype in X.dtypes
-        ]
-    elif _is_frame(X, "polars"):
-        others = ("Boolean", "Null", "Object")
-        readable = [dtype.is_numeric() or str(dtype) in others for dtype in X.dtypes]
-    else:
-        return
-    for column, dtype, fine in zip(X.columns, X.dtypes, readable, strict=True):
-        if not fine:
-            raise ValueError(
-                f"Column {column!r} has dtype {dtype}, but {name} needs numbers. "
-                "Encode strings and categories, for example with OneHotEncoder("
-                "sparse_output=False) in a ColumnTransformer; turn dates into numbers, "
-                "for example with .astype('int64')."
-            )
-
-
-def central_rows(X, trim):
+def central_rows(X, trim, numeric=None):
     """Choose the rows that are nearest to the medians of the columns.
 
     The distance counts a column in median absolute deviations, which outliers do not
-    shape, or in standard deviations where half of its values are equal.
+    shape, or in standard deviations where half of its values are equal. For a cell
+    that is missing it counts the mean over the other columns of its row.
 
     Parameters
     ----------
@@ -329,21 +307,32 @@ def central_rows(X, trim):
     trim : float
         The share of the rows to leave out. Two stay at least, and so do rows as near as
         the last that stays.
+    numeric : ndarray of shape (n_columns,), bool, optional
+        The columns that count, by default all.
 
     Returns
     -------
     ndarray of shape (n_samples,), bool
     """
     distances = np.zeros(len(X))
-    for column in X.T:
+    n_counted, n_missing = 0, np.zeros(len(X))
+    for column in X.T if numeric is None else X.T[numeric]:
         column = column.astype(np.float64)
-        if np.ptp(column) <= _ROUNDING * np.abs(column).max():
+        missing = np.isnan(column)
+        observed = column[~missing]
+        if not len(observed):  # Table.fit raises the error
+            continue
+        if np.ptp(observed) <= _ROUNDING * np.abs(observed).max():
             continue
         with np.errstate(over="ignore", invalid="ignore"):  # as in Table.fit
-            deviations = np.abs(column - np.median(column))
-            scale = 1.4826 * np.median(deviations) or column.std()
+            deviations = np.abs(observed - np.median(observed))
+            scale = 1.4826 * np.median(deviations) or observed.std()
             if scale > 0:
-                distances += np.minimum(deviations / scale, _FARTHEST) ** 2
+                distances[~missing] += np.minimum(deviations / scale, _FARTHEST) ** 2
+                n_counted += 1
+                n_missing += missing
+    if n_missing.any():
+        distances *= n_counted / np.maximum(n_counted - n_missing, 1)
     n_kept = max(2, math.ceil((1 - trim) * len(X)))
     return distances <= np.partition(distances, n_kept - 1)[n_kept - 1]
 
@@ -354,33 +343,32 @@ def _blocks(X, n_cells=2**16):
     return [slice(start, start + size) for start in range(0, len(X), size)]
 
 
-def _mean_and_std(X):
-    """Compute mean and standard deviation of every column in float64."""
-    mean = sum(X[rows].sum(axis=0, dtype=np.float64) for rows in _blocks(X)) / len(X)
+def _mean_and_std(X, missing):
+    """Compute mean and standard deviation of every column in float64.
+
+    `missing` tells the columns where some cells are NaN, which do not count.
+    """
+    some = bool(missing.any())
+    n_observed = len(X) - np.isnan(X).sum(axis=0) if some else len(X)
+    total = sum(
+        (np.nan_to_num(X[rows]) if some else X[rows]).sum(axis=0, dtype=np.float64)
+        for rows in _blocks(X)
+    )
+    mean = total / n_observed
     squares, rest = np.zeros_like(mean), np.zeros_like(mean)
     for rows in _blocks(X):
         deviations = X[rows].astype(np.float64)
         deviations -= mean
+        if some:
+            deviations[np.isnan(deviations)] = 0.0
         rest += deviations.sum(axis=0)
         squares += np.einsum("ij,ij->j", deviations, deviations)
     # The second pass also finds what rounding has left in the mean.
-    rest /= len(X)
-    return mean + rest, np.sqrt(np.maximum(squares / len(X) - rest**2, 0))
+    rest /= n_observed
+    return mean + rest, np.sqrt(np.maximum(squares / n_observed - rest**2, 0))
 
 
-def _container(X):
-    """Name the container of X and list its columns' names."""
-    for library in ("pandas", "polars"):
-        if _is_frame(X, library):
-            return library, list(X.columns)
-    return "array", None
-
-
-def _pandas_index(like):
-    return like.index if _is_frame(like, "pandas") else None
-
-
-def _is_frame(X, library):
-    """Tell whether X is a DataFrame of a library, without importing the library."""
-    module = sys.modules.get(library)
-    return module is not None and isinstance(X, module.DataFrame)
+def _frequencies(codes, n_levels):
+    """Compute the shares of the levels among the codes that are not missing."""
+    counts = np.bincount(codes[~np.isnan(codes)].astype(np.intp), minlength=n_levels)
+    return counts / counts.sum()

@@ -167,6 +167,12 @@ class VAETransformer(DecodingTransformer):
         farthest from the medians of the columns, are left out of the fit: of the
         standardisation and the training. 0.2 is a good value where the share of
         outliers is unknown.
+    categorical_features : "from_dtype", array-like or None, default="from_dtype"
+        Which columns hold categories: a mask, positions, or names of a DataFrame. With
+        "from_dtype" they are the columns of a pandas or polars DataFrame that hold
+        strings, flags, or the dtype Categorical or Enum; other columns, and all of an
+        array, are numbers. A category that the training rows did not have counts as
+        missing.
     standardize : bool, default=True
         Whether the network sees centred columns of unit variance. Otherwise it sees
         the user's own values, which should then be of the order of 1.
@@ -261,6 +267,7 @@ class VAETransformer(DecodingTransformer):
         kl_warmup=0.2,
         n_importance_samples=32,
         trim=0.0,
+        categorical_features="from_dtype",
         standardize=True,
         max_iter="auto",
         batch_size=256,
@@ -281,6 +288,7 @@ class VAETransformer(DecodingTransformer):
         self.kl_warmup = kl_warmup
         self.n_importance_samples = n_importance_samples
         self.trim = trim
+        self.categorical_features = categorical_features
         self.standardize = standardize
         self.max_iter = max_iter
         self.batch_size = batch_size

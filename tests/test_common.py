@@ -261,6 +261,15 @@ def test_detector_takes_whatever_converts_to_an_array(detector, container):
     passes(check, type_name(detector), detector, X, y, container)
 
 
+@pytest.mark.parametrize("estimator", TRANSFORMERS + FINE_TUNED, ids=type_name)
+def test_missing_values_are_allowed(estimator):
+    assert get_tags(estimator).input_tags.allow_nan
+    assert get_tags(OutlierDetector(estimator)).input_tags.allow_nan
+    pipeline = make_pipeline(StandardScaler(), estimator)
+    assert get_tags(OutlierDetector(pipeline)).input_tags.allow_nan
+    assert not get_tags(OutlierDetector(PCA())).input_tags.allow_nan
+
+
 @pytest.mark.parametrize("estimator", EVERYTHING, ids=type_name)
 def test_no_tag_excuses_from_a_check(estimator):
     tags = get_tags(estimator)
@@ -269,5 +278,6 @@ def test_no_tag_excuses_from_a_check(estimator):
     assert not tags._skip_test
     assert tags.requires_fit
     assert tags.input_tags.two_d_array
-    assert not tags.input_tags.allow_nan
+    assert not tags.input_tags.categorical
+    assert not tags.input_tags.string
     assert not tags.input_tags.positive_only

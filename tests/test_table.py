@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import median_abs_deviation
 
 from skrepr import AutoencoderTransformer
+from skrepr._frame import Schema
 from skrepr._table import Table, central_rows
 
 
@@ -19,9 +20,8 @@ def rng():
 
 
 def make_table(X, standardize=True, original=None):
-    return Table.fit(
-        X, standardize=standardize, original=X if original is None else original
-    )
+    schema = Schema.fit(X if original is None else original, "from_dtype", "Test")
+    return Table.fit(X, standardize=standardize, schema=schema)
 
 
 def timestamps(n=300):
@@ -177,7 +177,7 @@ def test_a_subclass_of_a_data_frame_counts_as_pandas(rng):
     X = rng.normal(size=(20, 2))
     frame = Frame(X, columns=["a", "b"], index=range(5, 25))
     table = make_table(X, original=frame)
-    back = table.wrap(X, like=frame)
+    back = table.schema.write(X, like=frame)
     assert isinstance(back, pd.DataFrame)
     assert back.columns.tolist() == ["a", "b"]
     assert back.index.tolist() == list(range(5, 25))
@@ -219,24 +219,24 @@ def test_the_state_survives_json(rng, original, standardize):
     assert_array_equal(rebuilt.to_matrix(X), table.to_matrix(X))
     assert_array_equal(rebuilt.from_matrix(X), table.from_matrix(X))
     assert rebuilt.get_state() == table.get_state()
-    assert type(rebuilt.wrap(X)) is type(table.wrap(X))
+    assert type(rebuilt.schema.write(X)) is type(table.schema.write(X))
 
 
 def test_rows_come_back_in_the_container_they_came_in(rng):
     X = rng.normal(size=(3, 2))
     frame = pd.DataFrame(X, columns=["a", "b"])
-    assert type(make_table(X).wrap(X)) is np.ndarray
-    pd.testing.assert_frame_equal(make_table(X, original=frame).wrap(X), frame)
+    assert type(make_table(X).schema.write(X)) is np.ndarray
+    pd.testing.assert_frame_equal(make_table(X, original=frame).schema.write(X), frame)
     frame = pl.DataFrame(X, schema=["a", "b"])
-    assert make_table(X, original=frame).wrap(X).equals(frame)
+    assert make_table(X, original=frame).schema.write(X).equals(frame)
 
 
 def test_pandas_rows_take_the_index_of_what_they_were_made_from(rng):
     X = rng.normal(size=(3, 2))
     table = make_table(X, original=pd.DataFrame(X, columns=["a", "b"]))
     codes = pd.DataFrame(X, index=[7, 3, 5])
-    assert table.wrap(X, like=codes).index.tolist() == [7, 3, 5]
-    assert table.wrap(X, like=X).index.tolist() == [0, 1, 2]
+    assert table.schema.write(X, like=codes).index.tolist() == [7, 3, 5]
+    assert table.schema.write(X, like=X).index.tolist() == [0, 1, 2]
 
 
 # Trimming.
