@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils import check_array
 
 _FLOATS = [np.float64, np.float32]
+_ARROW_STRING = "string of Arrow"  # whose own name is that of another dtype
 
 
 @dataclass(frozen=True)
@@ -224,15 +225,18 @@ class Schema:
         library = _library(X)
         if library is None:
             X = np.array(X)
+            if X.dtype.kind == "O" and not self.reads_columns:
+                X = X.astype(np.float64)
         columns = []
         for j, own in enumerate(self.columns):
             column = _column(X, j)
             holes = _missing(column)
             if holes.any():
                 written = self._written(values, j)
+                dtype = own.dtype
                 if self.container != (library or "array"):
-                    written = np.asarray(written)
-                column = _FILL[library or "array"](column, holes, written, own.dtype)
+                    written, dtype = np.asarray(written), None
+                column = _FILL[library or "array"](column, holes, written, dtype)
             columns.append(column)
         if library == "pandas":
             import pandas as pd
@@ -282,7 +286,10 @@ class Schema:
             if levels is not None:
                 levels = _from_json(levels, column["categories"] or column["dtype"])
             columns.append(_Column(**{**column, "levels": levels}))
-        return cls(state["container"], state["names"], columns)
+        names = state["names"] and [
+            tuple(name) if isinstance(name, list) else name for name in state["names"]
+        ]
+        return cls(state["container"], names, columns)
 
     def _encode(self, values, j):
         """Return the codes of a column of the user, NaN where there is none."""
@@ -416,11 +423,21 @@ def _missing(column):
     if column.dtype.kind == "f":
         return np.isnan(column)
     if column.dtype == object:
-        return np.array([_is_missing(value) for value in column], bool)
+        return np.array([is_missing(value) for value in column], bool)
     return np.zeros(len(column), bool)
 
 
-def _is_missing(value):
+def is_missing(value):
+    """Tell whether a value stands for a missing one: None, NaN, NaT, pandas' NA.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    bool
+    """
     if value is None:
         return True
     differs = value != value  # true of NaN and NaT; NA of NA
@@ -573,7 +590,7 @@ def _chosen(categorical_features, names, n_columns):
             "categorical_features holds names, but X is no DataFrame. Expected "
             "positions or a mask. Pass a DataFrame, or positions."
         )
-    for wanted in chosen:
+    for wanted in chosen.tolist():
         if wanted not in names:
             raise ValueError(
                 f"categorical_features holds {wanted!r}, which is no column of X. "
@@ -604,16 +621,25 @@ def _describe_pandas(values, levels):
 
 
 def _pandas_name(dtype, otherwise):
-    from pandas.api.types import pandas_dtype
-
+    """Return a name that stands for a dtype of pandas, or another if none does."""
     storage = getattr(dtype, "storage", "")
-    for name in (str(dtype), f"{dtype}[{storage}]", otherwise):
+    for name in (str(dtype), f"{dtype}[{storage}]", _ARROW_STRING):
         try:
-            if pandas_dtype(name) == dtype:
+            if _pandas_dtype(name) == dtype:
                 return name
-        except TypeError:  # no such name
+        except (TypeError, NotImplementedError, ImportError):  # no such name
             continue
     return otherwise
+
+
+def _pandas_dtype(name):
+    import pandas as pd
+
+    if name == _ARROW_STRING:
+        import pyarrow as pa
+
+        return pd.ArrowDtype(pa.string())
+    return pd.api.types.pandas_dtype(name)
 
 
 def _describe_polars(values, levels):
@@ -638,10 +664,10 @@ def _pandas_series(values, positions, column):
 
     if column.dtype == "category":
         assert column.levels is not None
-        levels = pd.Index(column.levels, dtype=column.categories)
+        levels = pd.Index(column.levels, dtype=column.categories, tupleize_cols=False)
         dtype = pd.CategoricalDtype(levels, column.ordered)
         return pd.Series(pd.Categorical.from_codes(positions, dtype=dtype))
-    dtype = pd.api.types.pandas_dtype(column.dtype)
+    dtype = _pandas_dtype(column.dtype)
     if positions is not None:
         levels = np.empty(len(column.levels), object)
         levels[:] = column.levels
@@ -712,7 +738,7 @@ def _fill_pandas(column, holes, written, dtype):
     if dtype is None or dtype == "category":
         return filled
     try:
-        own = filled.astype(dtype)
+        own = filled.astype(_pandas_dtype(dtype))
         return own if bool((own == filled).all()) else filled
     except (TypeError, ValueError, OverflowError):  # not all cells fit
         return filled

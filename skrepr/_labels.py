@@ -3,6 +3,8 @@
 import numpy as np
 from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 
+from skrepr._frame import is_missing
+
 
 def check_labels(X, y, unlabelled=None):
     """Bring labels into an array and tell which of them are missing.
@@ -31,19 +33,19 @@ def check_labels(X, y, unlabelled=None):
     y = column_or_1d(y, warn=True)
     check_consistent_length(X, y)
     if y.dtype == object:
-        missing = np.fromiter(map(_is_missing, y), bool, len(y))
+        missing = np.fromiter(map(is_missing, y), bool, len(y))
     elif y.dtype.kind in "fcmM":
         missing = np.isnan(y)
     else:
         missing = np.zeros(len(y), bool)
-    if not _is_missing(unlabelled):
+    if not is_missing(unlabelled):
         pairs = zip(y.tolist(), missing, strict=True)
         missing = np.array([lacks or label == unlabelled for label, lacks in pairs])
     if missing.all():
         raise ValueError(
             f"All of the {len(y)} labels in y are missing. Expected some that are not: "
             "missing are NaN, None and pandas' NA"
-            + ("." if _is_missing(unlabelled) else f", and here also {unlabelled!r}.")
+            + ("." if is_missing(unlabelled) else f", and here also {unlabelled!r}.")
         )
     labels = y[~missing]
     if labels.dtype == object:
@@ -113,10 +115,3 @@ def stratified(order, classes):
         counts.cumsum() - counts, counts
     )
     return order[np.argsort((place + 1) / counts[numbers], kind="stable")]
-
-
-def _is_missing(label):
-    if label is None:
-        return True
-    differs = label != label  # true of NaN and NaT; NA of NA
-    return not isinstance(differs, bool | np.bool_) or bool(differs)

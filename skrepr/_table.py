@@ -319,7 +319,8 @@ def central_rows(X, trim, numeric=None):
     for column in X.T if numeric is None else X.T[numeric]:
         column = column.astype(np.float64)
         missing = np.isnan(column)
-        observed = column[~missing]
+        kept = ~missing if missing.any() else slice(None)
+        observed = column[kept]
         if not len(observed):  # Table.fit raises the error
             continue
         if np.ptp(observed) <= _ROUNDING * np.abs(observed).max():
@@ -328,7 +329,7 @@ def central_rows(X, trim, numeric=None):
             deviations = np.abs(observed - np.median(observed))
             scale = 1.4826 * np.median(deviations) or observed.std()
             if scale > 0:
-                distances[~missing] += np.minimum(deviations / scale, _FARTHEST) ** 2
+                distances[kept] += np.minimum(deviations / scale, _FARTHEST) ** 2
                 n_counted += 1
                 n_missing += missing
     if n_missing.any():

@@ -7,6 +7,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from skrepr._frame import is_missing
 from skrepr._outlier import OutlierDetector
 from skrepr._sklearn import safe_indexing
 
@@ -257,7 +258,8 @@ class FeatureContributionsDisplay:
             contributions = model.feature_contributions(X)[0]
             options = {}
         elif hasattr(model, "reconstruction_error"):
-            contributions = model.reconstruction_error(X)[0]
+            # Of what is missing the error is NaN, and nothing is known.
+            contributions = np.nan_to_num(model.reconstruction_error(X)[0])
             options = {"meaning": "squared standardised reconstruction error"}
         else:
             raise TypeError(
@@ -351,7 +353,11 @@ def _last_step(estimator, X):
 
 def _written(value):
     """Write a value of a table: whole numbers, such as codes and times, in full."""
-    if isinstance(value, Real) and float(value).is_integer() and abs(value) < 1e15:
+    if is_missing(value):
+        return "missing"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return str(value)
+    if float(value).is_integer() and abs(value) < 1e15:
         return str(int(value))
     return f"{value:.4g}"
 

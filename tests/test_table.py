@@ -239,6 +239,118 @@ def test_pandas_rows_take_the_index_of_what_they_were_made_from(rng):
     assert table.schema.write(X, like=X).index.tolist() == [0, 1, 2]
 
 
+# What is missing, and categories.
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("standardize", [True, False])
+def test_moments_are_those_of_the_observed_cells(rng, dtype, standardize):
+    X = (rng.normal(size=(30_000, 4)) * [1, 1e3, 0, 1] + [0, 7, 3, 5]).astype(dtype)
+    X[rng.random(X.shape) < [0.3, 0.01, 0.5, 0]] = np.nan
+    table = make_table(X, standardize)
+    assert table.missing.tolist() == [True, True, True, False]
+    exact = X.astype(float)
+    assert_allclose(table.mean, np.nanmean(exact, axis=0), rtol=1e-9, atol=1e-12)
+    assert_allclose(table.std, np.nanstd(exact, axis=0), rtol=1e-9)
+    matrix = table.to_matrix(X)
+    assert_array_equal(np.isnan(matrix), np.isnan(X))
+    if standardize:
+        observed = matrix[:, [0, 1, 3]].astype(float)
+        assert_allclose(np.nanstd(observed, axis=0), 1, rtol=1e-5)
+    assert_array_equal(matrix[~np.isnan(X[:, 2]), 2], 0)
+    back = table.from_matrix(matrix)
+    assert_allclose(back[:, [0, 1, 3]], X[:, [0, 1, 3]], rtol=1e-4, atol=1e-4)
+    assert_array_equal(back[:, 2], 3)
+
+
+def test_a_hole_changes_nothing_in_the_other_columns(rng):
+    X = rng.normal(size=(300, 3)) * 1e3 + 1e6
+    holed = np.c_[X, np.where(np.arange(300) % 3, 1.0, np.nan)]
+    table, other = make_table(X), make_table(holed)
+    assert_allclose(other.mean[:3], table.mean, rtol=1e-15)
+    assert_allclose(other.std[:3], table.std, rtol=1e-12)
+
+
+def test_far_values_are_clipped_beside_holes(rng):
+    X = rng.normal(size=(50, 2))
+    matrix = make_table(X).to_matrix(np.array([[1e300, np.nan], [np.nan, -1e300]]))
+    assert_allclose(matrix, [[1e6, np.nan], [np.nan, -1e6]])
+
+
+def test_a_hole_is_no_other_value_than_a_constant():
+    table = make_table(np.array([[3.0, 1], [np.nan, 2]]))
+    assert table.varies.tolist() == [False, True]
+    assert table.differs(np.array([[np.nan, np.nan], [4, 4]])).tolist() == [
+        [False, False],
+        [True, False],
+    ]
+
+
+@pytest.mark.parametrize("names", [None, ["full", "empty"]])
+def test_a_column_without_a_value_is_named(rng, names):
+    X = np.c_[rng.normal(size=5), np.full(5, np.nan)]
+    original = X if names is None else pd.DataFrame(X, columns=names)
+    shown = 1 if names is None else "'empty'"
+    with pytest.raises(ValueError, match=f"Column {shown} holds no value: all of its"):
+        make_table(X, original=original)
+
+
+def frame_of_categories():
+    return pd.DataFrame(
+        {
+            "kind": pd.Categorical(["b", "a", None, "b"], ["a", "never", "b"]),
+            "size": [1.0, 2.0, 3.0, None],
+            "same": pd.Categorical(["z", "z", "z", "z"], ["y", "z"]),
+        }
+    )
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_codes_stay_codes_in_the_matrix(standardize):
+    frame = frame_of_categories()
+    schema = Schema.fit(frame, "from_dtype", "Test")
+    X = schema.read(frame, "Test")
+    table = Table.fit(X, standardize=standardize, schema=schema)
+    columns = table.columns
+    assert columns.n_levels.tolist() == [3, 0, 2]
+    assert columns.missing.tolist() == [True, True, False]
+    assert columns.varies.tolist() == [True, True, False]
+    assert_allclose(columns.frequencies[0], [1 / 3, 0, 2 / 3])
+    assert columns.frequencies[1].shape == (0,)
+    assert_array_equal(columns.frequencies[2], [0, 1])
+    for values, expected in [
+        (columns.center, 0),
+        (columns.scale, 1),
+        (columns.mean, 0),
+        (columns.std, 1),
+    ]:
+        assert values[[0, 2]].tolist() == [expected] * 2
+    assert not columns.is_plain
+    matrix = table.to_matrix(X)
+    assert_array_equal(matrix[:, 0], X[:, 0])
+    assert_array_equal(matrix[:, 2], 0)
+    back = table.from_matrix(matrix)
+    assert_allclose(back, X)
+    pd.testing.assert_frame_equal(schema.write(back), frame)
+    other = X.copy()
+    other[0, 2] = 0.0
+    assert np.argwhere(table.differs(other)).tolist() == [[0, 2]]
+    state = json.loads(json.dumps(table.get_state()))
+    rebuilt = Table.from_state(state)
+    assert rebuilt.get_state() == state
+    assert_array_equal(rebuilt.to_matrix(X), matrix)
+    pd.testing.assert_frame_equal(rebuilt.schema.write(back), frame)
+    assert_array_equal(rebuilt.columns.frequencies[0], columns.frequencies[0])
+
+
+def test_codes_are_not_clipped():
+    n = 2_000_000
+    X = np.arange(n, dtype=float)[:, None]
+    schema = Schema.fit(X, [0], "Test")
+    table = Table.fit(X, standardize=True, schema=schema)
+    assert_array_equal(table.to_matrix(X[-5:]), X[-5:])
+
+
 # Trimming.
 
 
@@ -279,3 +391,30 @@ def test_huge_values_are_trimmed_without_a_warning():
     X = np.random.default_rng(0).normal(size=(20, 2))
     X[3, 0], X[5, 1] = 1.7e308, -1.7e308
     assert_array_equal(np.flatnonzero(~central_rows(X, 0.1)), [3, 5])
+
+
+def test_a_cell_that_is_missing_is_as_far_as_the_others_of_its_row():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 4))
+    X[:20] = [9.0, 9.0, 9.0, 9.0]
+    X[rng.random(X.shape) < 0.3] = np.nan
+    some = ~np.isnan(X).all(axis=1)
+    kept = central_rows(X, 0.1)
+    assert_array_equal(kept[some], (np.arange(200) >= 20)[some])
+    deviations = np.abs(X - np.nanmedian(X, axis=0))
+    scale = 1.4826 * np.nanmedian(deviations, axis=0)
+    distances = np.nanmean(np.square(deviations / scale)[some], axis=1)
+    kept = central_rows(X[some], 0.3)
+    assert distances[kept].max() < distances[~kept].min()
+
+
+def test_categories_and_empty_columns_have_no_distance():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(100, 2))
+    codes = rng.integers(5, size=(100, 1)).astype(float)
+    numeric = np.array([True, False, True])
+    wide = np.c_[X[:, :1], codes, X[:, 1:]]
+    assert_array_equal(central_rows(wide, 0.2, numeric), central_rows(X, 0.2))
+    empty = np.c_[X, np.full(100, np.nan)]
+    assert_array_equal(central_rows(empty, 0.2), central_rows(X, 0.2))
+    assert central_rows(codes, 0.2, np.array([False])).all()
