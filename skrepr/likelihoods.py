@@ -3,6 +3,9 @@
 A likelihood turns the decoder's output into the distribution of every column. The rows
 reach it in units of the matrix (standardised columns), and its means go back in those
 units; a likelihood that models the user's own units, such as Bernoulli, converts.
+
+The likelihoods that can be chosen are of numbers. Categorical columns have the
+probabilities of their levels, whatever is chosen.
 """
 
 import math
@@ -13,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from skrepr._inputs import Softmax
 from skrepr._sklearn import Interval, StrOptions
 from skrepr.parts import Part
 
@@ -57,12 +61,29 @@ class Likelihood(Part):
               units, cannot have come from this likelihood,
             - ``restore(X)``: bring decoded rows X, an ndarray in the user's units, back
               to the values this likelihood allows,
-            - ``log_jacobian``: what to add to a sum of ``log_prob`` over the columns to
-              have the log-density in the user's units.
+            - ``log_jacobian``: what to add to ``log_prob`` to have the log-density in
+              the user's units, an ndarray of shape (n_columns,).
 
-            Columns that do not vary have the log-density and the cost 0.
+            Columns that do not vary have the log-density and the cost 0. The columns
+            given to a likelihood are all numeric, and no cell of ``x`` is missing; some
+            of X may be (NaN).
         """
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
+
+    def groups(self, columns):
+        """List the likelihoods of the numeric columns.
+
+        Parameters
+        ----------
+        columns : Columns
+
+        Returns
+        -------
+        list of tuple (Likelihood, ndarray of int)
+            Each with the positions of its columns; by default itself, with all.
+        """
+        numeric = np.flatnonzero(columns.n_levels == 0)
+        return [(self, numeric)] if len(numeric) else []
 
 
 class Gaussian(Likelihood):
@@ -130,10 +151,10 @@ class _LikelihoodModule(nn.Module):
     """What the modules share: columns that do not vary weigh nothing."""
 
     weight: torch.Tensor | None
-    log_jacobian = 0.0
 
     def __init__(self, columns):
         super().__init__()
+        self.log_jacobian = np.zeros(len(columns))
         self.n_outputs = len(columns)
         self.n_varying = int(columns.varies.sum())
         everything = bool(columns.varies.all())
@@ -163,7 +184,7 @@ class _Gaussian(_LikelihoodModule):
             self.raw_log_scale = nn.Parameter(torch.zeros(()))
         elif noise:
             self.register_buffer("raw_log_scale", torch.tensor(math.log(scale)))
-        self.log_jacobian = -float(np.log(columns.scale[columns.varies]).sum())
+        self.log_jacobian = _log_jacobian(columns)
 
     @property
     def log_scale(self):
@@ -221,7 +242,7 @@ class _Bernoulli(_LikelihoodModule):
         self.register_buffer("scale", torch.as_tensor(columns.scale).float())
 
     def check(self, X):
-        low, high = X.min(axis=0), X.max(axis=0)
+        low, high = np.fmin.reduce(X), np.fmax.reduce(X)  # of what is not missing
         outside = (low < 0) | (high > 1)
         if outside.any():
             j = int(np.flatnonzero(outside)[0])
@@ -253,6 +274,202 @@ class _Bernoulli(_LikelihoodModule):
     def sample(self, output, generator):
         raw = torch.bernoulli(torch.sigmoid(output), generator=generator)
         return (raw - self.center) / self.scale
+
+
+def _log_jacobian(columns):
+    """Compute the logarithm of matrix units over the user's, 0 where nothing varies."""
+    return np.where(columns.varies, -np.log(columns.scale), 0.0)
+
+
+class Joint(nn.Module):
+    """The modules of several likelihoods side by side, of numbers and of categories.
+
+    Cells that are missing (NaN) have the log-density, the cost and the slope 0.
+
+    Parameters
+    ----------
+    columns : Columns
+    modules : list of tuple (module, ndarray of int)
+        Modules of likelihoods, and the positions of their columns: the numeric ones.
+    """
+
+    fill: torch.Tensor
+
+    def __init__(self, columns, modules):
+        super().__init__()
+        self.n_columns = len(columns)
+        self.register_buffer("fill", torch.as_tensor(columns.mean).float())
+        self.log_jacobian = np.zeros(len(columns))
+        self.where = [which.tolist() for _, which in modules]
+        for i, (module, which) in enumerate(modules):
+            self.add_module(f"part_{i}", module)
+            self.log_jacobian[which] = module.log_jacobian
+        self.categorical = np.flatnonzero(columns.n_levels).tolist()
+        self.softmax = Softmax(columns[self.categorical])
+        self.sizes = [module.n_outputs for module, _ in modules]
+        self.sizes.append(self.softmax.n_outputs)
+        # A decoder has to have an output, though nothing may vary.
+        self.n_outputs = max(1, sum(self.sizes))
+
+    def check(self, X):
+        for module, which in self._modules_of_numbers():
+            module.check(X[:, which])
+
+    def restore(self, X):
+        X = X.copy()
+        for module, which in self._modules_of_numbers():
+            X[:, which] = module.restore(X[:, which])
+        return X
+
+    def log_prob(self, x, output):
+        return self._observed("log_prob", x, output)
+
+    def cost(self, x, output):
+        return self._observed("cost", x, output)
+
+    def residual(self, x, output):
+        """Return how far every cell is from what is expected, NaN where it is missing.
+
+        Of numbers it is the difference; of categories see `Softmax.residual`.
+        """
+        observed = ~x.isnan()
+        x = torch.where(observed, x, self.fill)
+        residuals = self._each(
+            output,
+            lambda module, which, part: x[:, which] - module.mean(part),
+            lambda softmax, which, part: softmax.residual(x[:, which], part),
+        )
+        return torch.where(observed, residuals, torch.nan)
+
+    def mean(self, output):
+        return self._each(
+            output,
+            lambda module, which, part: module.mean(part),
+            lambda softmax, which, part: softmax.mode(part),
+        )
+
+    def average(self, output, weights):
+        """Return the mean rows, or most probable categories, of weighted draws.
+
+        Parameters
+        ----------
+        output : torch.Tensor of shape (n_draws, n, n_outputs)
+        weights : torch.Tensor of shape (n_draws, n)
+
+        Returns
+        -------
+        torch.Tensor of shape (n, n_columns)
+        """
+        return self._each(
+            output,
+            lambda module, which, part: _weighted_mean(module, part, weights),
+            lambda softmax, which, part: softmax.mode(part, weights),
+            shape=weights.shape[1:],
+        )
+
+    def sample(self, output, generator):
+        return self._each(
+            output,
+            lambda module, which, part: module.sample(part, generator),
+            lambda softmax, which, part: softmax.sample(part, generator),
+        )
+
+    def _modules_of_numbers(self):
+        for i, which in enumerate(self.where):
+            yield getattr(self, f"part_{i}"), which
+
+    def _observed(self, method, x, output):
+        # The fill comes first: the slope of a NaN is NaN even where it is not chosen.
+        observed = ~x.isnan()
+        x = torch.where(observed, x, self.fill)
+
+        def cells(module, which, part):
+            return getattr(module, method)(x[:, which], part)
+
+        return torch.where(observed, self._each(output, cells, cells), 0.0)
+
+    def _each(self, output, of_numbers, of_categories, shape=None):
+        """Call functions of every module, its columns and its part of the output."""
+        if shape is None:
+            shape = output.shape[:-1]
+        cells = output.new_zeros(*shape, self.n_columns)
+        *parts, last = output[..., : sum(self.sizes)].split(self.sizes, dim=-1)
+        for (module, which), part in zip(
+            self._modules_of_numbers(), parts, strict=True
+        ):
+            cells[..., which] = of_numbers(module, which, part)
+        if self.categorical:
+            cells[..., self.categorical] = of_categories(
+                self.softmax, self.categorical, last
+            )
+        return cells
+
+
+def _weighted_mean(module, output, weights):
+    return (weights[..., None] * module.mean(output)).sum(0)
+
+
+def build_likelihood(part, columns, *, noise=True):
+    """Build the module of a likelihood, or of several, for all columns of a table.
+
+    Parameters
+    ----------
+    part : Likelihood
+    columns : Columns
+    noise : bool
+        As of `Likelihood.build`.
+
+    Returns
+    -------
+    torch.nn.Module
+        The part's own for a table of numbers without holes, else a `Joint`.
+    """
+    groups = part.groups(columns)
+    if columns.is_plain and len(groups) == 1:
+        return groups[0][0].build(columns, noise=noise)
+    return Joint(
+        columns,
+        [(each.build(columns[which], noise=noise), which) for each, which in groups],
+    )
+
+
+def residual(module, x, output):
+    """Return how far every cell is from what the module of a likelihood expects.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        As `build_likelihood` returns it.
+    x : torch.Tensor of shape (n, n_columns)
+    output : torch.Tensor of shape (n, n_outputs)
+
+    Returns
+    -------
+    torch.Tensor of shape (n, n_columns)
+        NaN where x is missing.
+    """
+    if isinstance(module, Joint):
+        return module.residual(x, output)
+    return x - module.mean(output)
+
+
+def average(module, output, weights):
+    """Return the mean rows of weighted draws, see `Joint.average`.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        As `build_likelihood` returns it.
+    output : torch.Tensor of shape (n_draws, n, n_outputs)
+    weights : torch.Tensor of shape (n_draws, n)
+
+    Returns
+    -------
+    torch.Tensor of shape (n, n_columns)
+    """
+    if isinstance(module, Joint):
+        return module.average(output, weights)
+    return _weighted_mean(module, output, weights)
 
 
 Likelihood.names = {"gaussian": Gaussian, "bernoulli": Bernoulli}
