@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from skrepr._frame import Schema
+from skrepr._quantiles import Quantiles
 
 # The spread that rounding alone can give to equal values, relative to their size.
 _ROUNDING = 10 * np.finfo(np.float64).eps
@@ -39,6 +40,9 @@ class Columns:
     frequencies : list of ndarray of shape (n_levels,), float64
         Of the levels of every categorical column among the training rows; empty for a
         numeric one.
+    quantiles : list of Quantiles or None
+        Distributions of the numeric columns among the training rows, in units of the
+        matrix; None for a categorical one, or where they were not learned.
     """
 
     center: np.ndarray
@@ -50,6 +54,7 @@ class Columns:
     n_levels: np.ndarray
     missing: np.ndarray
     frequencies: list
+    quantiles: list
 
     def __len__(self):
         return len(self.scale)
@@ -59,7 +64,7 @@ class Columns:
         chosen = np.arange(len(self))[index]
         lists: dict[str, Any] = {
             name: [getattr(self, name)[j] for j in chosen]
-            for name in ("names", "frequencies")
+            for name in ("names", "frequencies", "quantiles")
         }
         arrays: dict[str, Any] = {
             field.name: getattr(self, field.name)[chosen]
@@ -92,15 +97,21 @@ class Table:
         Whether cells were missing in the training rows.
     frequencies : list of ndarray of shape (n_levels,), float64
         Of the levels of every categorical column; empty for a numeric one.
+    quantiles : list of Quantiles or None
+        Distributions of the numeric columns, in the user's units; None for categorical
+        ones, or for all of them.
     """
 
-    def __init__(self, schema, mean, std, standardize, missing, frequencies):
+    def __init__(
+        self, schema, mean, std, standardize, missing, frequencies, quantiles
+    ):
         self.schema = schema
         self.mean = mean
         self.std = std
         self.standardize = standardize
         self.missing = missing
         self.frequencies = frequencies
+        self.quantiles = quantiles
         self.n_levels = schema.n_levels
         self.varies = std > 0
         numeric = self.n_levels == 0
@@ -109,7 +120,7 @@ class Table:
         self.scale = np.where(scaled, std, 1.0)
 
     @classmethod
-    def fit(cls, X, *, standardize, schema):
+    def fit(cls, X, *, standardize, schema, with_quantiles=False):
         """Learn mean and standard deviation of every column, or the frequencies.
 
         Parameters
@@ -120,6 +131,8 @@ class Table:
             Whether the matrix is to be centred and scaled to unit variance.
         schema : Schema
             What is known of the user's columns.
+        with_quantiles : bool
+            Whether to learn the distributions of the numeric columns, too.
 
         Returns
         -------
@@ -166,7 +179,11 @@ class Table:
             _frequencies(X[:, j], n) if n else np.empty(0)
             for j, n in enumerate(schema.n_levels)
         ]
-        return cls(schema, mean, std, standardize, missing, frequencies)
+        quantiles = [
+            Quantiles.fit(X[:, j]) if with_quantiles and n == 0 else None
+            for j, n in enumerate(schema.n_levels)
+        ]
+        return cls(schema, mean, std, standardize, missing, frequencies, quantiles)
 
     @property
     def columns(self):
@@ -182,6 +199,12 @@ class Table:
             n_levels=self.n_levels,
             missing=self.missing,
             frequencies=self.frequencies,
+            quantiles=[
+                known and known.scaled(center, scale)
+                for known, center, scale in zip(
+                    self.quantiles, self.center, self.scale, strict=True
+                )
+            ],
         )
 
     def to_matrix(self, X, dtype=None):
@@ -270,6 +293,7 @@ class Table:
             "standardize": self.standardize,
             "missing": self.missing.tolist(),
             "frequencies": [shares.tolist() for shares in self.frequencies],
+            "quantiles": [known and known.get_state() for known in self.quantiles],
         }
 
     @classmethod
@@ -291,6 +315,7 @@ class Table:
             state["standardize"],
             np.asarray(state["missing"], bool),
             [np.asarray(shares, float) for shares in state["frequencies"]],
+            [known and Quantiles.from_state(known) for known in state["quantiles"]],
         )
 
 

@@ -1,0 +1,256 @@
+"""Latent densities: where the codes of new rows are drawn from."""
+
+import copy
+import inspect
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
+from torch import nn
+
+from skrepr._sklearn import Interval
+from skrepr.parts import Part
+
+_MOST_CODES = 5000  # to fit a density to, or to keep
+_REGULARISATION = 1e-4  # of covariances, in variances of the codes
+
+
+class LatentDensity(Part):
+    """Base class of the latent densities.
+
+    A density of scikit-learn's, or of the like, may stand in the place of one: an
+    estimator with ``fit(X)`` and ``sample(n_samples)``, such as a
+    ``BayesianGaussianMixture`` or a ``KernelDensity``. It is cloned, never fitted
+    itself, and follows the estimator's ``random_state``.
+
+    A latent density of your own implements `build`.
+    """
+
+    def build(self, codes, seed):
+        """Fit the density to the codes of training rows.
+
+        Parameters
+        ----------
+        codes : ndarray of shape (n_codes, n_components), float64
+            Of at most 5000 training rows, drawn at random.
+        seed : int
+            For every random number of the fit.
+
+        Returns
+        -------
+        torch.nn.Module
+            Its ``sample(n_samples, generator)`` draws codes, a float32 tensor
+            (n_samples, n_components) on the CPU, with random numbers from
+            ``generator``, a ``torch.Generator``. What it has learned is in buffers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement build.")
+
+
+class Prior(LatentDensity):
+    """The standard normal distribution, the prior of a variational autoencoder.
+
+    Codes of training rows need not be distributed like the prior, and what the decoder
+    makes of codes that no training row has is anyone's guess: `KernelDensity` and
+    `GaussianMixture` draw better rows. An autoencoder has no prior.
+
+    References
+    ----------
+    Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014.
+
+    Examples
+    --------
+    >>> from skrepr import VAETransformer
+    >>> VAETransformer(latent_density="prior")
+    VAETransformer(latent_density='prior')
+    """
+
+    def build(self, codes, seed):
+        """Fit the density to the codes of training rows."""
+        return _Prior(codes.shape[1])
+
+
+class GaussianMixture(LatentDensity):
+    """A mixture of normal distributions with full covariances.
+
+    The number of components is 1, 2, 4, ..., doubled as long as the Bayesian
+    information criterion gets better.
+
+    Parameters
+    ----------
+    max_components : int, default=64
+        The largest number of components.
+
+    References
+    ----------
+    Ghosh, Sajjadi, Vergari, Black and Schölkopf, "From Variational to Deterministic
+    Autoencoders", ICLR 2020, fit such a mixture to codes after the training.
+
+    Schwarz, "Estimating the Dimension of a Model", Annals of Statistics 6 (1978).
+
+    Examples
+    --------
+    >>> from skrepr import VAETransformer
+    >>> from skrepr.latent_densities import GaussianMixture
+    >>> VAETransformer(latent_density=GaussianMixture(max_components=10))
+    VAETransformer(latent_density=GaussianMixture(max_components=10))
+    """
+
+    _parameter_constraints: dict = {
+        "max_components": [Interval(Integral, 1, None, closed="left")]
+    }
+
+    def __init__(self, max_components=64):
+        self.max_components = max_components
+
+    def build(self, codes, seed):
+        """Fit the density to the codes of training rows."""
+        mean, std = _mean_and_std(codes)
+        codes = (codes - mean) / std
+        best, lowest, n_components = None, np.inf, 1
+        while best is None or n_components <= min(self.max_components, len(codes) // 2):
+            mixture = SklearnGaussianMixture(
+                n_components, reg_covar=_REGULARISATION, random_state=seed
+            ).fit(codes)
+            criterion = mixture.bic(codes)
+            if criterion >= lowest:
+                break
+            best, lowest, n_components = mixture, criterion, 2 * n_components
+        spreads = np.linalg.cholesky(best.covariances_)
+        return _Mixture(
+            best.weights_, mean + std * best.means_, std[:, None] * spreads
+        )
+
+
+class KernelDensity(LatentDensity):
+    """A smoothed bootstrap: codes of training rows, moved at random.
+
+    A code is drawn from those of the training rows and moved by normal noise with the
+    covariance of all codes, ``bandwidth`` times their standard deviations; both are
+    then shrunk towards the mean of all codes so that their covariance is kept.
+
+    Parameters
+    ----------
+    bandwidth : float, default=0.6
+        In (0, 1]. With 1 it is a normal distribution; the smaller, the nearer are new
+        rows to those of the training.
+
+    References
+    ----------
+    Silverman and Young, "The Bootstrap: To Smooth or Not to Smooth?", Biometrika 74
+    (1987).
+
+    Examples
+    --------
+    >>> from skrepr import VAETransformer
+    >>> from skrepr.latent_densities import KernelDensity
+    >>> VAETransformer(latent_density=KernelDensity(bandwidth=0.8))
+    VAETransformer(latent_density=KernelDensity(bandwidth=0.8))
+    """
+
+    _parameter_constraints: dict = {
+        "bandwidth": [Interval(Real, 0, 1, closed="right")]
+    }
+
+    def __init__(self, bandwidth=0.6):
+        self.bandwidth = bandwidth
+
+    def build(self, codes, seed):
+        """Fit the density to the codes of training rows."""
+        mean, std = _mean_and_std(codes)
+        codes = (codes - mean) / std
+        covariance = codes.T @ codes / len(codes)
+        spread = np.linalg.cholesky(covariance + _REGULARISATION * np.eye(len(std)))
+        centres = mean + std * np.sqrt(1 - self.bandwidth**2) * codes
+        return _Mixture(
+            np.full(len(codes), 1 / len(codes)),
+            centres,
+            self.bandwidth * std[None, :, None] * spread,
+        )
+
+
+class _OfEstimator(LatentDensity):
+    """What an estimator with ``fit`` and ``sample`` is in the place of a density."""
+
+    def __init__(self, estimator):
+        self.estimator = estimator
+
+    def build(self, codes, seed):
+        estimator = clone(self.estimator)
+        if "random_state" in estimator.get_params(deep=False):
+            estimator.set_params(random_state=seed)
+        return _Estimator(estimator.fit(codes))
+
+
+def _mean_and_std(codes):
+    """Return means and standard deviations of the codes, 1 where it is 0."""
+    std = codes.std(axis=0)
+    return codes.mean(axis=0), np.where(std > 0, std, 1.0)
+
+
+class _Prior(nn.Module):
+    def __init__(self, n_components):
+        super().__init__()
+        self.n_components = n_components
+
+    def sample(self, n_samples, generator):
+        shape = n_samples, self.n_components
+        return torch.randn(shape, generator=generator, dtype=torch.float32)
+
+
+class _Mixture(nn.Module):
+    """Normal distributions of given weights, means and square roots of covariances.
+
+    There is a root for every component, or one for all.
+    """
+
+    weights: torch.Tensor
+    means: torch.Tensor
+    roots: torch.Tensor
+
+    def __init__(self, weights, means, roots):
+        super().__init__()
+        for name, array in (("weights", weights), ("means", means), ("roots", roots)):
+            self.register_buffer(name, torch.as_tensor(array).float())
+
+    def sample(self, n_samples, generator):
+        chosen = torch.multinomial(
+            self.weights, n_samples, replacement=True, generator=generator
+        )
+        shape = n_samples, self.means.shape[1], 1
+        noise = torch.randn(shape, generator=generator, dtype=torch.float32)
+        codes = self.means[chosen]
+        for k in range(len(self.roots)):
+            own = chosen == k if len(self.roots) > 1 else slice(None)
+            codes[own] += (self.roots[k] @ noise[own])[..., 0]
+        return codes
+
+
+class _Estimator(nn.Module):
+    """A fitted estimator of the user's."""
+
+    def __init__(self, estimator):
+        super().__init__()
+        self.estimator = estimator
+
+    def sample(self, n_samples, generator):
+        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        estimator, options = copy.copy(self.estimator), {}
+        if "random_state" in inspect.signature(estimator.sample).parameters:
+            options["random_state"] = seed
+        elif "random_state" in estimator.get_params(deep=False):
+            estimator.set_params(random_state=seed)
+        codes = estimator.sample(n_samples, **options)
+        if isinstance(codes, tuple):  # a mixture tells the components, too, in order
+            order = torch.randperm(n_samples, generator=generator).numpy()
+            codes = codes[0][order]
+        return torch.as_tensor(np.asarray(codes)).float()
+
+
+LatentDensity.names = {
+    "prior": Prior,
+    "gaussian_mixture": GaussianMixture,
+    "kernel": KernelDensity,
+}
+LatentDensity.of_estimator = _OfEstimator
