@@ -172,9 +172,13 @@ class AutoencoderTransformer(DecodingTransformer):
         Length of the code. It may exceed the number of features.
     backbone : {"mlp"} or Backbone, default="mlp"
         The network, see :class:`~skrepr.backbones.MLP`.
-    likelihood : {"gaussian", "bernoulli"} or Likelihood, default="gaussian"
-        What is minimised: the squared error of the standardised columns, or the binary
-        cross-entropy of columns in [0, 1].
+    likelihood : {"gaussian", "student_t", "mixture", "bernoulli", "poisson", \
+            "negative_binomial"}, Likelihood or dict, default="gaussian"
+        What is minimised: the squared error of the standardised columns, the binary
+        cross-entropy of columns in [0, 1], or minus the log-probability of another
+        distribution, see :mod:`skrepr.likelihoods`. A dict from names of columns (from
+        positions, if X is an array) gives some of the columns another one than
+        "gaussian". Categorical columns have the cross-entropy of their categories.
     augmentation : {"gaussian_noise", "feature_masking", "feature_corruption", \
             "mixup"}, Augmentation, callable or None, default="gaussian_noise"
         Change of the encoder's input that is to be undone, or a function that makes

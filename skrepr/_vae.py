@@ -180,10 +180,14 @@ class VAETransformer(DecodingTransformer):
         Length of the code. Latents the data have no use for stay at the prior.
     backbone : {"mlp"} or Backbone, default="mlp"
         The network, see :class:`~skrepr.backbones.MLP`.
-    likelihood : {"gaussian", "bernoulli"} or Likelihood, default="gaussian"
+    likelihood : {"gaussian", "student_t", "mixture", "bernoulli", "poisson", \
+            "negative_binomial"}, Likelihood or dict, default="gaussian"
         Distribution of a row given its code: normal around the decoder's output, with
-        one noise scale learned for all standardised columns, or Bernoulli for columns
-        in [0, 1].
+        one noise scale learned for all standardised columns, Bernoulli for columns in
+        [0, 1], or another one of :mod:`skrepr.likelihoods`. A dict from names of
+        columns (from positions, if X is an array) gives some of the columns another
+        one than "gaussian". Categorical columns have the probabilities of their
+        categories.
     beta : float, default=1.0
         Weight of the KL divergence. Only 1 makes the loss the ELBO; larger values
         regularise the codes (beta-VAE).

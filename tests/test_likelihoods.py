@@ -10,6 +10,7 @@ from scipy import stats
 from scipy.special import expit
 
 from skrepr import AutoencoderTransformer, VAETransformer
+from skrepr._frame import Schema
 from skrepr._table import Table
 from skrepr.backbones import MLP
 from skrepr.likelihoods import Bernoulli, Gaussian
@@ -17,7 +18,7 @@ from skrepr.likelihoods import Bernoulli, Gaussian
 
 def build(part, X, standardize=True, **options):
     """Return the module of a part, the table of X and X's matrix as a tensor."""
-    table = Table.fit(X, standardize=standardize, original=X)
+    table = Table.fit(X, standardize=standardize, schema=Schema.fit(X, None, ""))
     matrix = torch.from_numpy(table.to_matrix(X))
     return part.build(table.columns, **options).double(), table, matrix
 
