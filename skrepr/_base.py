@@ -5,6 +5,7 @@ its verbs. Its module is only ever handed rows of the matrix of ``table_``.
 """
 
 import math
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,14 +15,17 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skrepr._frame import Schema, is_frame
+from skrepr._sampling import Condition, Sampler, draw_until
 from skrepr._sklearn import Interval, StrOptions, fit_context
 from skrepr._table import Table, central_rows
 from skrepr._torch import Seeded, apply, for_inference, generators, resolve_device
 from skrepr._training import EvenSplit, ResidentSource, Trainer, train
 from skrepr.backbones import Backbone
+from skrepr.latent_densities import MOST_CODES, LatentDensity
 from skrepr.likelihoods import Likelihood
 from skrepr.parts import TakesParts, part_constraint
 
+_N_DRAWN = 2000  # rows, to learn the quantiles of generated columns from
 NEVER_SEEN = 36.0  # squared error of another value in a column that was constant
 
 
@@ -231,7 +235,7 @@ class BaseTorchTransformer(
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "backbone": part_constraint(Backbone),
         "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
-        "standardize": ["boolean"],
+        "standardize": ["boolean", StrOptions({"quantile"})],
         **BaseTorchEstimator._parameter_constraints,
     }
 
@@ -319,6 +323,9 @@ class BaseTorchTransformer(
         """Return the rows to learn from."""
         return X
 
+    def _learn_table(self, X, schema):
+        return Table.fit(X, standardize=self.standardize, schema=schema)
+
     def _learn(self, X, passed, schema, ids, seed):
         """Set every fitted attribute.
 
@@ -340,7 +347,7 @@ class BaseTorchTransformer(
             What cut the training short after a state worth keeping was found.
         """
         device = resolve_device(self.device)
-        table = Table.fit(X, standardize=self.standardize, schema=schema)
+        table = self._learn_table(X, schema)
         initial, generator, split = generators(seed, device)
         with Seeded(initial), torch.device("cpu"):
             module = self._build_module(table.columns)
@@ -365,11 +372,13 @@ class DecodingTransformer(BaseTorchTransformer):
     _part_kinds: dict = {
         **BaseTorchTransformer._part_kinds,
         "likelihood": Likelihood,
+        "latent_density": LatentDensity,
     }
 
     _parameter_constraints: dict = {
         **BaseTorchTransformer._parameter_constraints,
         "likelihood": part_constraint(Likelihood),
+        "latent_density": part_constraint(LatentDensity),
         "trim": [Interval(Real, 0, 0.5, closed="both")],
     }
 
@@ -433,6 +442,151 @@ class DecodingTransformer(BaseTorchTransformer):
         errors[:, ~columns.varies] = 0.0
         errors[self.table_.differs(X)] = NEVER_SEEN
         return errors
+
+    def sample(self, n_samples=1, *, given=None, random_state=None):
+        """Generate new rows.
+
+        Codes are drawn from the latent density and decoded. What is drawn for a numeric
+        column then becomes the value that has its rank among the training rows: a
+        column of whole numbers has whole numbers, a discrete column values it had, and
+        no column leaves its range; columns of counts and flags, by their likelihood,
+        are left as they are drawn.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        given : dict, default=None
+            Conditions, by the name of a column or, of an array, by its index: a value,
+            or a pair (lowest, highest) of values of a numeric column, None for no
+            bound. Rows are drawn until enough of them satisfy all conditions. To have a
+            given value of a continuous column, rows are taken whose value is within a
+            hundredth of the training rows of it, and get the value.
+        random_state : int, RandomState instance or None, default=None
+            Determines the rows drawn.
+
+        Returns
+        -------
+        X : ndarray or DataFrame of shape (n_samples, n_features)
+            Rows in the user's units, in the container the estimator was fitted on
+            (array, pandas or polars) with its dtypes and categories; an array is of
+            float64. None of the cells is missing.
+
+        Raises
+        ------
+        ValueError
+            If `n_samples` is not a positive integer, or if a condition is unlike all
+            training rows or unlike nearly all rows that are drawn.
+        """
+        check_is_fitted(self)
+        whole = isinstance(n_samples, Integral) and not isinstance(n_samples, bool)
+        if not whole or n_samples < 1:
+            raise ValueError(
+                "n_samples must be a positive integer, the number of rows to draw. Got "
+                f"{n_samples!r}."
+            )
+        seed = int(check_random_state(random_state).randint(2**31 - 1))
+        conditions = [Condition(self.table_, *item) for item in (given or {}).items()]
+        X = draw_until(
+            partial(self._draw, generator=torch.Generator().manual_seed(seed)),
+            int(n_samples),
+            conditions,
+        )
+        return self.table_.schema.write(X)
+
+    def interpolate(self, X_start, X_stop, n_steps=5):
+        """Decode the way from rows to other rows along the latent space.
+
+        Parameters
+        ----------
+        X_start, X_stop : array-like of shape (n_samples, n_features)
+            Rows in the units of the training rows. Each row of one is joined to that
+            row of the other by a straight line between their codes.
+        n_steps : int, default=5
+            Number of rows on a way, its two ends included; at least 2.
+
+        Returns
+        -------
+        X : ndarray or DataFrame of shape (n_samples * n_steps, n_features)
+            The expected rows, way after way, as of `inverse_transform`. The ends are
+            the reconstructions of the rows.
+
+        Raises
+        ------
+        ValueError
+            If there are not as many rows to start from as to stop at, or `n_steps` is
+            not an integer of at least 2.
+        """
+        start, stop = (
+            self._apply("encode", self._validate_rows(X), to_matrix=to_matrix)
+            for to_matrix in [self.table_.to_matrix]
+            for X in (X_start, X_stop)
+        )
+        if len(start) != len(stop):
+            raise ValueError(
+                f"X_start has {len(start)} rows and X_stop {len(stop)}. Expected as "
+                "many: each way leads from a row to a row."
+            )
+        if not isinstance(n_steps, Integral) or n_steps < 2:
+            raise ValueError(
+                "n_steps must be an integer of at least 2: the rows on a way, its ends "
+                f"included. Got {n_steps!r}."
+            )
+        shares = np.linspace(0, 1, n_steps, dtype=start.dtype)[:, None]
+        codes = start[:, None] + shares * (stop - start)[:, None]
+        return self._to_rows(
+            self._apply("decode", codes.reshape(-1, start.shape[1])), start.dtype
+        )
+
+    def _draw(self, n_samples, *, generator, restore=True):
+        """Generate rows, an ndarray in the user's units; or rows of the matrix."""
+        codes = self.sampler_.density.sample(n_samples, generator)
+        module = for_inference(self.module_, "cpu", np.float32)
+        matrix = apply(module, lambda z: module.sample(z, generator), codes.numpy())
+        if not restore:
+            return matrix
+        table = self.table_
+        X = module.likelihood.restore(table.from_matrix(matrix.astype(np.float64)))
+        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        known = [
+            None if own else quantiles
+            for own, quantiles in zip(
+                table.linear | ~table.varies, table.quantiles, strict=True
+            )
+        ]
+        X = self.sampler_.restore(matrix, X, known, rng)
+        categorical = np.flatnonzero((table.n_levels > 0) & table.varies)
+        if len(categorical) and hasattr(module, "redraw"):
+            matrix = table.to_matrix(X, np.float32)
+            matrix = apply(module, lambda x: module.redraw(x, generator), matrix)
+            X[:, categorical] = matrix[:, categorical]
+        return X
+
+    def _learn_to_sample(self, X, seed):
+        """Fit the latent density to the codes of training rows."""
+        rng = np.random.default_rng(seed)
+        if len(X) > MOST_CODES:
+            X = X[rng.choice(len(X), MOST_CODES, replace=False)]
+        codes = self._apply("encode", X, to_matrix=self.table_.to_matrix)
+        density = self._part("latent_density").build(codes.astype(np.float64), seed)
+        self.sampler_ = Sampler(density)
+        generator = torch.Generator().manual_seed(seed)
+        self.sampler_.learn(self._draw(_N_DRAWN, generator=generator, restore=False))
+
+    def _learn(self, X, passed, schema, ids, seed):
+        stopped = super()._learn(X, passed, schema, ids, seed)
+        with torch.device("cpu"):
+            self._learn_to_sample(X, seed)
+        return stopped
+
+    def _learn_table(self, X, schema):
+        table = Table.fit(
+            X, standardize=self.standardize, schema=schema, with_quantiles=True
+        )
+        linear = table.linear.copy()
+        for likelihood, which in self._part("likelihood").groups(table.columns):
+            linear[which] = likelihood.in_user_units
+        return table.with_linear(linear) if linear.any() else table
 
     def _trusted(self, X, schema):
         if not self.trim:

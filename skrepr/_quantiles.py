@@ -1,6 +1,6 @@
 """The distribution of a column: from values to ranks and back."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtri
@@ -27,6 +27,8 @@ class Quantiles:
     is_discrete : bool
     is_whole : bool
         Whether all values are whole numbers.
+    n_cells : int
+        From so many cells it was learned.
     """
 
     values: np.ndarray
@@ -34,6 +36,7 @@ class Quantiles:
     upto: np.ndarray
     is_discrete: bool
     is_whole: bool
+    n_cells: int
 
     @classmethod
     def fit(cls, column):
@@ -64,7 +67,7 @@ class Quantiles:
             at = np.searchsorted(upto, np.linspace(0, 1, _MOST_KNOTS)[:-1])
             kept = np.unique([*at, len(values) - 1])
             values, below, upto = values[kept], below[kept], upto[kept]
-        return cls(values, below, upto, is_discrete, is_whole)
+        return cls(values, below, upto, is_discrete, is_whole, len(observed))
 
     def at(self, rank):
         """Return the values at ranks: of a discrete column, those it had.
@@ -85,32 +88,28 @@ class Quantiles:
         values = np.interp(rank, ranks, self.values.repeat(2))
         return np.rint(values) if self.is_whole else values
 
-    def normal_scores(self, n_knots):
-        """Return points of the map that makes the column normal.
+    def normal_map(self):
+        """Return the map that makes a column of several values normal.
 
-        Parameters
-        ----------
-        n_knots : int
-            How many points at most.
+        It has as many knots as the square root of the number of cells, 10 to 100: its
+        slope is a density, and between two knots there should be some values.
 
         Returns
         -------
-        values : ndarray of shape (n_points,)
-            Ascending.
-        scores : ndarray of shape (n_points,)
-            Standard normal quantiles of their mid-ranks.
+        NormalMap
         """
+        n_knots = int(np.clip(np.sqrt(self.n_cells), 10, 100))
         middle = (self.below + self.upto) / 2
+        scores = ndtri(middle)
+        shares = self.upto - self.below
+        mean = np.average(scores, weights=shares)
+        scores -= mean
+        scores /= np.sqrt(np.average(np.square(scores), weights=shares))
         at = np.arange(len(middle))
         if len(at) > n_knots:
             at = np.searchsorted(middle, np.linspace(middle[0], middle[-1], n_knots))
             at = np.unique(at)
-        return self.values[at], ndtri(middle[at])
-
-    def scaled(self, center, scale):
-        """Return the distribution of the values minus `center`, over `scale`."""
-        values = (self.values - center) / scale
-        return replace(self, values=values, is_whole=False)
+        return NormalMap(self.values[at], scores[at])
 
     def get_state(self):
         """Return the fields as values JSON can hold."""
@@ -120,6 +119,7 @@ class Quantiles:
             "upto": self.upto.tolist(),
             "is_discrete": self.is_discrete,
             "is_whole": self.is_whole,
+            "n_cells": self.n_cells,
         }
 
     @classmethod
@@ -127,6 +127,46 @@ class Quantiles:
         """Rebuild what `get_state` was asked of."""
         arrays = {k: np.asarray(state[k], float) for k in ("values", "below", "upto")}
         return cls(**state | arrays)
+
+
+class NormalMap:
+    """A map between the values of a column and normal scores, linear between knots.
+
+    Beyond the outermost values it goes on with the mean slope, so that a value far away
+    stays far away.
+
+    Parameters
+    ----------
+    values, scores : ndarray of shape (n_knots,), float64
+        At least two of them, ascending: values, and what they are mapped to.
+    """
+
+    def __init__(self, values, scores):
+        self.values = values
+        self.scores = scores
+        mean = (scores[-1] - scores[0]) / (values[-1] - values[0])
+        self.slopes = np.concatenate(
+            [[mean], np.diff(scores) / np.diff(values), [mean]]
+        )
+
+    def forward(self, x):
+        """Map values (n,) to scores (n,)."""
+        i = np.searchsorted(self.values, x, side="right")
+        start = np.maximum(i - 1, 0)
+        return self.scores[start] + self.slopes[i] * (x - self.values[start])
+
+    def inverse(self, z):
+        """Map scores (n,) to values (n,)."""
+        i = np.searchsorted(self.scores, z, side="right")
+        start = np.maximum(i - 1, 0)
+        return self.values[start] + (z - self.scores[start]) / self.slopes[i]
+
+    def log_slope(self, x):
+        """Return the logarithm of the derivative at values (n,), on a knot the mean."""
+        before = np.searchsorted(self.values, x, side="left")
+        after = np.searchsorted(self.values, x, side="right")
+        logs = np.log(self.slopes)
+        return (logs[before] + logs[after]) / 2
 
 
 def ranks(values, knots, rng):

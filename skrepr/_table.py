@@ -40,9 +40,6 @@ class Columns:
     frequencies : list of ndarray of shape (n_levels,), float64
         Of the levels of every categorical column among the training rows; empty for a
         numeric one.
-    quantiles : list of Quantiles or None
-        Distributions of the numeric columns among the training rows, in units of the
-        matrix; None for a categorical one, or where they were not learned.
     """
 
     center: np.ndarray
@@ -54,7 +51,6 @@ class Columns:
     n_levels: np.ndarray
     missing: np.ndarray
     frequencies: list
-    quantiles: list
 
     def __len__(self):
         return len(self.scale)
@@ -64,7 +60,7 @@ class Columns:
         chosen = np.arange(len(self))[index]
         lists: dict[str, Any] = {
             name: [getattr(self, name)[j] for j in chosen]
-            for name in ("names", "frequencies", "quantiles")
+            for name in ("names", "frequencies")
         }
         arrays: dict[str, Any] = {
             field.name: getattr(self, field.name)[chosen]
@@ -91,8 +87,9 @@ class Table:
     mean, std : ndarray of shape (n_columns,), float64
         Of the training rows, in the user's units. A column that held a single value
         has the standard deviation 0. A categorical one that varied has 0 and 1.
-    standardize : bool
-        Whether the matrix is standardised or holds the user's own values.
+    standardize : bool or "quantile"
+        Whether the matrix is standardised or holds the user's own values. With
+        "quantile" it holds normal scores of the ranks.
     missing : ndarray of shape (n_columns,), bool
         Whether cells were missing in the training rows.
     frequencies : list of ndarray of shape (n_levels,), float64
@@ -100,10 +97,20 @@ class Table:
     quantiles : list of Quantiles or None
         Distributions of the numeric columns, in the user's units; None for categorical
         ones, or for all of them.
+    linear : ndarray of shape (n_columns,), bool
+        The columns that are standardised even with "quantile".
     """
 
     def __init__(
-        self, schema, mean, std, standardize, missing, frequencies, quantiles
+        self,
+        schema,
+        mean,
+        std,
+        standardize,
+        missing,
+        frequencies,
+        quantiles,
+        linear,
     ):
         self.schema = schema
         self.mean = mean
@@ -112,12 +119,19 @@ class Table:
         self.missing = missing
         self.frequencies = frequencies
         self.quantiles = quantiles
+        self.linear = linear
         self.n_levels = schema.n_levels
         self.varies = std > 0
         numeric = self.n_levels == 0
         scaled = self.varies & numeric if standardize else np.zeros_like(numeric)
         self.center = np.where(numeric & (scaled | ~self.varies), mean, 0.0)
         self.scale = np.where(scaled, std, 1.0)
+        mapped = self.varies & numeric & ~linear
+        if standardize != "quantile":
+            mapped[:] = False
+        self.maps = {
+            j: quantiles[j].normal_map() for j in np.flatnonzero(mapped).tolist()
+        }
 
     @classmethod
     def fit(cls, X, *, standardize, schema, with_quantiles=False):
@@ -127,12 +141,14 @@ class Table:
         ----------
         X : ndarray of shape (n_samples, n_columns)
             As `schema` reads rows: floating point, NaN where a cell is missing.
-        standardize : bool
-            Whether the matrix is to be centred and scaled to unit variance.
+        standardize : bool or "quantile"
+            Whether the matrix is to be centred and scaled to unit variance, or made
+            normal by the ranks.
         schema : Schema
             What is known of the user's columns.
         with_quantiles : bool
-            Whether to learn the distributions of the numeric columns, too.
+            Whether to learn the distributions of the numeric columns, even if the
+            matrix does not need them.
 
         Returns
         -------
@@ -179,32 +195,40 @@ class Table:
             _frequencies(X[:, j], n) if n else np.empty(0)
             for j, n in enumerate(schema.n_levels)
         ]
+        learned = numeric & (with_quantiles or standardize == "quantile")
         quantiles = [
-            Quantiles.fit(X[:, j]) if with_quantiles and n == 0 else None
-            for j, n in enumerate(schema.n_levels)
+            Quantiles.fit(X[:, j]) if learned[j] else None for j in range(len(learned))
         ]
-        return cls(schema, mean, std, standardize, missing, frequencies, quantiles)
+        return cls(
+            schema,
+            mean,
+            std,
+            standardize,
+            missing,
+            frequencies,
+            quantiles,
+            linear=np.zeros(len(learned), bool),
+        )
+
+    def with_linear(self, linear):
+        """Return a table that standardises the columns of a mask even by "quantile"."""
+        return Table.from_state(self.get_state() | {"linear": linear})
 
     @property
     def columns(self):
         """The layout of the matrix, for the parts."""
-        numeric = self.n_levels == 0
+        own = self.n_levels == 0  # units, from which a factor leads to the user's
+        own[list(self.maps)] = False
         return Columns(
-            center=self.center,
-            scale=self.scale,
-            mean=np.where(numeric, (self.mean - self.center) / self.scale, 0.0),
-            std=np.where(numeric, self.std / self.scale, 1.0),
+            center=np.where(own, self.center, 0.0),
+            scale=np.where(own, self.scale, 1.0),
+            mean=np.where(own, (self.mean - self.center) / self.scale, 0.0),
+            std=np.where(own, self.std / self.scale, 1.0),
             varies=self.varies,
             names=self.schema.names or list(range(len(self.scale))),
             n_levels=self.n_levels,
             missing=self.missing,
             frequencies=self.frequencies,
-            quantiles=[
-                known and known.scaled(center, scale)
-                for known, center, scale in zip(
-                    self.quantiles, self.center, self.scale, strict=True
-                )
-            ],
         )
 
     def to_matrix(self, X, dtype=None):
@@ -239,6 +263,9 @@ class Table:
             if not (least >= lowest and most <= highest):  # or there is a NaN
                 np.clip(block, low, high, out=block)
             block[:, constant] = np.where(np.isnan(block[:, constant]), np.nan, 0.0)
+            for j, map_ in self.maps.items():
+                scores = map_.forward(X[rows, j].astype(np.float64))
+                block[:, j] = scores.clip(-_FARTHEST, _FARTHEST)
             matrix[rows] = block
         return matrix
 
@@ -276,8 +303,29 @@ class Table:
         """
         X = matrix * self.scale
         X += self.center
+        for j, map_ in self.maps.items():
+            X[:, j] = map_.inverse(matrix[:, j])
         X[:, ~self.varies] = self.mean[~self.varies]
         return X
+
+    def log_slope(self, X):
+        """Compute what normal scores add to the log-densities of rows.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_columns)
+            In the user's units.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), float64
+            Sum of the logarithms of the scores' derivatives at the observed cells.
+        """
+        total = np.zeros(len(X))
+        for j, map_ in self.maps.items():
+            observed = ~np.isnan(X[:, j])
+            total[observed] += map_.log_slope(X[observed, j])
+        return total
 
     def get_state(self):
         """Return the fitted state as values JSON can hold.
@@ -294,6 +342,7 @@ class Table:
             "missing": self.missing.tolist(),
             "frequencies": [shares.tolist() for shares in self.frequencies],
             "quantiles": [known and known.get_state() for known in self.quantiles],
+            "linear": self.linear.tolist(),
         }
 
     @classmethod
@@ -316,6 +365,7 @@ class Table:
             np.asarray(state["missing"], bool),
             [np.asarray(shares, float) for shares in state["frequencies"]],
             [known and Quantiles.from_state(known) for known in state["quantiles"]],
+            np.asarray(state["linear"], bool),
         )
 
 
@@ -361,6 +411,12 @@ def central_rows(X, trim, numeric=None):
         distances *= n_counted / np.maximum(n_counted - n_missing, 1)
     n_kept = max(2, math.ceil((1 - trim) * len(X)))
     return distances <= np.partition(distances, n_kept - 1)[n_kept - 1]
+
+
+def shortened(values, n_most=10):
+    """Write a list for a message, without what is beyond its first values."""
+    shown = ", ".join(map(repr, values[:n_most]))
+    return shown if len(values) <= n_most else f"{shown}, ..."
 
 
 def _blocks(X, n_cells=2**16):

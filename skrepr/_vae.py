@@ -27,21 +27,31 @@ class VAEModule(nn.Module):
         - E_q[log p(x|z)]  +  weight * KL(q(z|x) || N(0, I)),
 
     log-densities summed over observed cells and the KL divergence over latents. The
-    weight rises to beta while progress goes from 0 to `warmup`.
+    weight rises to beta while progress goes from 0 to `warmup`. Below `free_bits` nats,
+    a mean over rows, the divergence of a latent costs as much as that.
+
+    In every second row the encoder misses one of the categories, on average, so that it
+    learns to tell a category from the rest of the row.
     """
 
     noise: torch.Tensor
     mean: torch.Tensor
+    categorical: torch.Tensor
 
-    def __init__(self, encoder, decoder, likelihood, noise, beta, warmup, columns):
+    def __init__(
+        self, encoder, decoder, likelihood, noise, beta, warmup, free_bits, columns
+    ):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
         self.register_buffer("noise", noise)  # (n_importance_samples, n_components)
         self.register_buffer("mean", torch.as_tensor(columns.mean).float())
+        categorical = np.flatnonzero((columns.n_levels > 0) & columns.varies)
+        self.register_buffer("categorical", torch.as_tensor(categorical))
         self.beta = beta
         self.warmup = warmup
+        self.free_bits = free_bits
 
     @property
     def n_components(self):
@@ -54,15 +64,23 @@ class VAEModule(nn.Module):
 
     def loss(self, batch):
         x = batch.x
-        mean, log_variance = self.posterior(x)
+        shown = self._hide(x, batch.generator) if len(self.categorical) else x
+        mean, log_variance = self.posterior(shown)
         noise = torch.empty_like(mean).normal_(generator=batch.generator)
         z = torch.addcmul(mean, noise, (0.5 * log_variance).exp())
         log_prob = self.likelihood.log_prob(x, self.decoder(z))
-        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+        kl = _divergence(mean, log_variance).sum(0) / len(x)
         return {
             "reconstruction": -log_prob.sum() / len(x),
-            "kl": self._kl_weight(batch.progress) * (kl.sum() / len(x)),
+            "kl": self._kl_weight(batch.progress) * kl.clamp(min=self.free_bits).sum(),
         }
+
+    def _hide(self, x, generator):
+        n, k = len(x), len(self.categorical)
+        some = torch.rand(n, 1, generator=generator, device=x.device) < 0.5
+        which = torch.rand(n, k, generator=generator, device=x.device) < 1 / k
+        cells = x[:, self.categorical].masked_fill(some & which, torch.nan)
+        return x.index_copy(1, self.categorical, cells)
 
     def _kl_weight(self, progress):
         if self.warmup == 0:
@@ -94,14 +112,17 @@ class VAEModule(nn.Module):
             slope = decoder.backward(decoding, slope)
             # z = mean + exp(log_variance / 2) noise, and the terms of the KL divergence
             # are (mean² + exp(log_variance) - 1 - log_variance) / 2.
-            kl_weight = factor * self._kl_weight(batch.progress)
-            variance = log_variance.exp()
-            kl = 0.5 * (mean.square().sum() + (variance - 1 - log_variance).sum())
-            by_mean = slope + kl_weight * mean
-            by_log_variance = 0.5 * (slope * deviation + kl_weight * (variance - 1))
+            kl_weight = self._kl_weight(batch.progress)
+            kl = factor * _divergence(mean, log_variance).sum(0)
+            by_kl = kl_weight * factor * (kl >= self.free_bits)
+            by_mean = slope + by_kl * mean
+            by_log_variance = 0.5 * (
+                slope * deviation + by_kl * (log_variance.exp() - 1)
+            )
             by_log_variance *= unclamped == log_variance
             slope = torch.cat([by_mean, by_log_variance], dim=1)
             encoder.backward(encoding, slope, to_inputs=False)
+            kl = kl.clamp(min=self.free_bits).sum()
             return {"reconstruction": log_prob, "kl": kl_weight * kl}
 
         return loss_and_gradients
@@ -131,36 +152,69 @@ class VAEModule(nn.Module):
         Of a category it is the most probable one. The mean is over draws of the code,
         each weighted by its share in the likelihood of the observed cells.
         """
-        output, log_weights = self._draws(x)
+        draws = self.noise[: self._n_at_once(len(x))]
+        output, log_weights = self._log_weights(x, *self.posterior(x), draws)
         known = average(self.likelihood, output, log_weights.softmax(0))
         return torch.where(x.isnan(), known, x)
 
-    def log_weights(self, x):
-        """Return log p(x|z) + log p(z) - log q(z|x), shape (n_draws, n).
+    def redraw(self, x, generator):
+        """Return rows x with each category drawn again, given the rest of its row."""
+        x = x.clone()
+        for j in self.categorical.tolist():
+            x[:, j] = torch.nan
+            output = self.decoder(self.encode(x))
+            x[:, j] = self.likelihood.sample(output, generator)[:, j]
+        return x
 
-        The draws z = mean + std * noise take the same noise for every row. p(x|z) is
-        of the observed cells.
+    def elbo(self, x):
+        """Return minus the terms of the loss of every row, shape (n, 2).
+
+        The expectation is a mean over the draws of `noise`, the same for every row.
         """
-        return self._draws(x)[1]
-
-    def _draws(self, x):
-        """Return the decoder's output for the draws, and their `log_weights`."""
         mean, log_variance = self.posterior(x)
-        noise = self.noise[:, None, :]
-        z = mean + (0.5 * log_variance).exp() * noise
-        output = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-        log_ratio = 0.5 * (noise.square() - z.square() + log_variance)
-        holes = x.isnan()
-        cells = self.likelihood.log_prob(torch.where(holes, self.mean, x), output)
-        log_prob = cells.masked_fill(holes, 0.0).sum(-1)
-        return output, log_prob + log_ratio.sum(-1)
+        total = torch.zeros_like(mean[:, 0])
+        for noise in self.noise.split(self._n_at_once(len(x))):
+            total += self._cells(x, mean, log_variance, noise)[0].sum((0, 2))
+        kl = _divergence(mean, log_variance).sum(1)
+        return torch.stack([total / len(self.noise), -kl], dim=1)
 
     def log_prob(self, x):
         """Return the importance-weighted bound of log p(x), shape (n,).
 
-        It is the log-density of the observed cells.
+        It is the log-density of the observed cells. The draws z = mean + std * noise
+        take the same noise for every row; they are made a part at a time.
         """
-        return self.log_weights(x).logsumexp(0) - math.log(len(self.noise))
+        mean, log_variance = self.posterior(x)
+        parts = [
+            self._log_weights(x, mean, log_variance, noise)[1].logsumexp(0)
+            for noise in self.noise.split(self._n_at_once(len(x)))
+        ]
+        return torch.stack(parts).logsumexp(0) - math.log(len(self.noise))
+
+    def _log_weights(self, x, mean, log_variance, noise):
+        """Return the decoder's output and log p(x|z) + log p(z) - log q(z|x).
+
+        Both have the shape (n_draws, n, ...). p(x|z) is of the observed cells.
+        """
+        cells, output, z = self._cells(x, mean, log_variance, noise)
+        log_ratio = 0.5 * (noise[:, None].square() - z.square() + log_variance)
+        return output, cells.sum(-1) + log_ratio.sum(-1)
+
+    def _cells(self, x, mean, log_variance, noise):
+        """Return log p(x|z) of every cell, the decoder's output, and the draws z."""
+        z = mean + (0.5 * log_variance).exp() * noise[:, None]
+        output = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        holes = x.isnan()
+        cells = self.likelihood.log_prob(torch.where(holes, self.mean, x), output)
+        return cells.masked_fill(holes, 0.0), output, z
+
+    def _n_at_once(self, n):
+        return max(1, _MOST_DRAWS // n)
+
+
+def _divergence(mean, log_variance):
+    """Return the KL divergence from N(0, 1) of every latent, (n, n_components)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
 
 
 class VAETransformer(DecodingTransformer):

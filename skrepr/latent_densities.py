@@ -13,7 +13,7 @@ from torch import nn
 from skrepr._sklearn import Interval
 from skrepr.parts import Part
 
-_MOST_CODES = 5000  # to fit a density to, or to keep
+MOST_CODES = 5000  # to fit a density to, or to keep
 _REGULARISATION = 1e-4  # of covariances, in variances of the codes
 
 
@@ -118,9 +118,7 @@ class GaussianMixture(LatentDensity):
                 break
             best, lowest, n_components = mixture, criterion, 2 * n_components
         spreads = np.linalg.cholesky(best.covariances_)
-        return _Mixture(
-            best.weights_, mean + std * best.means_, std[:, None] * spreads
-        )
+        return _Mixture(best.weights_, mean + std * best.means_, std[:, None] * spreads)
 
 
 class KernelDensity(LatentDensity):
@@ -149,9 +147,7 @@ class KernelDensity(LatentDensity):
     VAETransformer(latent_density=KernelDensity(bandwidth=0.8))
     """
 
-    _parameter_constraints: dict = {
-        "bandwidth": [Interval(Real, 0, 1, closed="right")]
-    }
+    _parameter_constraints: dict = {"bandwidth": [Interval(Real, 0, 1, closed="right")]}
 
     def __init__(self, bandwidth=0.6):
         self.bandwidth = bandwidth
@@ -170,7 +166,7 @@ class KernelDensity(LatentDensity):
         )
 
 
-class _OfEstimator(LatentDensity):
+class _OfDensity(LatentDensity):
     """What an estimator with ``fit`` and ``sample`` is in the place of a density."""
 
     def __init__(self, estimator):
@@ -253,4 +249,4 @@ LatentDensity.names = {
     "gaussian_mixture": GaussianMixture,
     "kernel": KernelDensity,
 }
-LatentDensity.of_estimator = _OfEstimator
+LatentDensity.of_density = _OfDensity

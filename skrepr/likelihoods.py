@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from skrepr._inputs import Softmax
 from skrepr._sklearn import Interval, StrOptions
+from skrepr._table import shortened
 from skrepr.parts import Part
 
 # A noise scale below a thousandth of a column's standard deviation is not told from
@@ -37,7 +38,16 @@ class Likelihood(Part):
     """Base class of the likelihoods.
 
     A likelihood of your own implements `build`.
+
+    Attributes
+    ----------
+    in_user_units : bool
+        Whether it models a column in the user's units, and knows what values there are
+        (flags, counts). Such columns are standardised even with
+        ``standardize="quantile"``, and generated values are left as they are drawn.
     """
+
+    in_user_units = False
 
     def build(self, columns, *, noise=True):
         """Build the torch module of the likelihood.
@@ -60,7 +70,8 @@ class Likelihood(Part):
             - ``log_prob(x, output)``: log-density of every cell,
             - ``cost(x, output)``: what an autoencoder minimises, for every cell,
             - ``mean(output)``: expected rows of the matrix,
-            - ``sample(output, generator)``: random rows of the matrix.
+            - ``sample(output, generator)``: random rows of the matrix; without a noise
+              scale the expected ones.
 
             - ``check(X)``: raise a ValueError if rows X, an ndarray in the user's
               units, cannot have come from this likelihood,
@@ -227,6 +238,8 @@ class Poisson(Likelihood):
     VAETransformer(likelihood=Poisson())
     """
 
+    in_user_units = True
+
     def build(self, columns, *, noise=True):
         """Build the torch module of the likelihood."""
         return _Poisson(columns)
@@ -253,6 +266,8 @@ class NegativeBinomial(Likelihood):
     VAETransformer(likelihood=NegativeBinomial())
     """
 
+    in_user_units = True
+
     def build(self, columns, *, noise=True):
         """Build the torch module of the likelihood."""
         return _NegativeBinomial(columns)
@@ -277,6 +292,8 @@ class Bernoulli(Likelihood):
     >>> vae.fit(X).inverse_transform(vae.transform(X)).shape
     (1797, 64)
     """
+
+    in_user_units = True
 
     def build(self, columns, *, noise=True):
         """Build the torch module of the likelihood."""
@@ -331,7 +348,7 @@ class PerColumn(Likelihood):
             if column not in columns.names:
                 raise ValueError(
                     f"The 'likelihood' parameter names the column {column!r}, which X "
-                    f"does not have. Expected some of {_shortened(columns.names)}."
+                    f"does not have. Expected some of {shortened(columns.names)}."
                 )
             if columns.n_levels[columns.names.index(column)]:
                 raise ValueError(
@@ -350,11 +367,6 @@ class PerColumn(Likelihood):
             )
             for value, j in groups.items()
         ]
-
-
-def _shortened(names, n_most=10):
-    shown = ", ".join(map(repr, names[:n_most]))
-    return shown if len(names) <= n_most else f"{shown}, ..."
 
 
 class _LikelihoodModule(nn.Module):
@@ -387,6 +399,7 @@ class _Gaussian(_LikelihoodModule):
     def __init__(self, columns, scale, noise):
         super().__init__(columns)
         self.learned = scale == "learned"
+        self.noise = noise
         self.log_unit = _log_unit(columns)
         if noise and self.learned:
             self.raw_log_scale = nn.Parameter(torch.zeros(()))
@@ -435,6 +448,8 @@ class _Gaussian(_LikelihoodModule):
         return output
 
     def sample(self, output, generator):
+        if not self.noise:
+            return output
         noise = torch.empty_like(output).normal_(generator=generator)
         return output + noise * self.log_scale.exp()
 
@@ -638,7 +653,7 @@ class _Counts(_LikelihoodModule):
 
     def check(self, X):
         with np.errstate(invalid="ignore"):
-            wrong = (X < 0) | (X != np.rint(X)) & ~np.isnan(X)
+            wrong = (X < 0) | (np.rint(X) != X) & ~np.isnan(X)
         if wrong.any():
             i, j = np.argwhere(wrong)[0]
             raise ValueError(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sklearn.base import BaseEstimator
 
-from skrepr._sklearn import StrOptions, validate_parameter_constraints
+from skrepr._sklearn import HasMethods, StrOptions, validate_parameter_constraints
 
 
 class TakesParts(BaseEstimator):
@@ -70,9 +70,12 @@ class TakesParts(BaseEstimator):
             return kind.of_callable(value)
         if kind.of_mapping and isinstance(value, dict):
             return kind.of_mapping(value)
+        if kind.of_density and _is_density(value):
+            return kind.of_density(value)
         known = ", ".join(repr(known) for known in sorted(kind.names))
         others = ", a function" if kind.of_callable else ""
         others += ", a dict of them by column" if kind.of_mapping else ""
+        others += ", an estimator with fit and sample" if kind.of_density else ""
         raise ValueError(
             f"The {name!r} parameter of {type(self).__name__} must be one of the names "
             f"{known}{others} or an instance of {kind.__module__}.{kind.__name__}. "
@@ -103,12 +106,19 @@ class Part(TakesParts):
     #: Makes a part of this kind of a dict; None if dicts are no such parts.
     of_mapping: Callable[[dict], "Part"] | None = None
 
+    #: Makes a part of this kind of an estimator with ``fit`` and ``sample``; or None.
+    of_density: Callable[[BaseEstimator], "Part"] | None = None
+
     def _validate(self):
         validate_parameter_constraints(
             self._parameter_constraints,
             self.get_params(deep=False),
             caller_name=type(self).__name__,
         )
+
+
+def _is_density(value):
+    return isinstance(value, BaseEstimator) and hasattr(value, "sample")
 
 
 def part_constraint(kind, *, optional=False):
@@ -127,4 +137,5 @@ def part_constraint(kind, *, optional=False):
     """
     others = [callable] if kind.of_callable else []
     others += [dict] if kind.of_mapping else []
+    others += [HasMethods(["fit", "sample"])] if kind.of_density else []
     return [StrOptions(set(kind.names)), kind, *others, *([None] * optional)]
