@@ -92,21 +92,38 @@ class _Scorer(nn.Module):
     it.
     """
 
-    def __init__(self, network, error_model):
+    categorical: torch.Tensor
+
+    def __init__(self, network, error_model, columns):
         super().__init__()
         self.network = network
         self.error_model = error_model
+        self.register_buffer("categorical", torch.as_tensor(columns.n_levels > 0))
+        self.has_categories = bool(columns.n_levels.any())
 
     def errors(self, x):
         """Return x, the error of its reconstruction, the error of that one's, ...
 
-        The shape is (n, 1 + n_reconstructions, n_columns).
+        The shape is (n, 1 + n_reconstructions, n_columns). What is missing is filled
+        first. The code of a category is no number: it is 0, and its error is the
+        residual that `reconstruction_error` is the square of.
         """
+        if x.isnan().any():
+            x = self.network.fill(x)
+        varies = self.network.varies
         rows = [x]
         for _ in range(self.error_model.n_reconstructions):
             reconstructed = self.network.reconstruct(rows[-1])
-            rows.append(torch.where(self.network.varies, reconstructed, 0.0))
+            rows.append(torch.where(varies, reconstructed, 0.0))
         errors = [before - after for before, after in pairwise(rows)]
+        if self.has_categories:
+            residuals = [self.network.residuals(row) for row in rows[:-1]]
+            chosen = self.categorical & varies
+            errors = [
+                torch.where(chosen, residual, error)
+                for residual, error in zip(residuals, errors, strict=True)
+            ]
+            x = torch.where(self.categorical, 0.0, x)
         return torch.stack([x, *errors], dim=1)
 
     def contributions(self, x):
@@ -328,7 +345,7 @@ class AutoencoderTransformer(DecodingTransformer):
 
     def _apply_scorer(self, verb, X):
         return self._apply_of(
-            _Scorer(self.module_, self.error_model_),
+            _Scorer(self.module_, self.error_model_, self.table_.columns),
             verb,
             X,
             to_matrix=self.table_.to_matrix,
@@ -344,6 +361,8 @@ class AutoencoderTransformer(DecodingTransformer):
 
         If some of the training rows are outliers themselves, set ``trim``: an
         autoencoder learns to reconstruct the outliers it is trained on.
+
+        What is missing is first filled, as `impute` does, and so hardly contributes.
 
         Parameters
         ----------
@@ -398,8 +417,8 @@ class AutoencoderTransformer(DecodingTransformer):
         Returns
         -------
         score : float
-            Minus the mean squared reconstruction error of the standardised columns: 0
-            is perfect, -1 is what predicting every column's mean gives. A column that
-            is constant counts as perfect.
+            Minus the mean of `reconstruction_error` over the cells that are not
+            missing: 0 is perfect, -1 is what predicting every column's mean gives. A
+            column that is constant counts as perfect.
         """
-        return -float(self.reconstruction_error(X).mean())
+        return -float(np.nanmean(self.reconstruction_error(X)))
