@@ -1,30 +1,35 @@
 """The autoencoder: learn codes from which the rows can be reconstructed."""
 
-from itertools import pairwise
-
 import numpy as np
 import torch
 from torch import nn
 
 from skrepr._base import NEVER_SEEN, DecodingTransformer
 from skrepr._engine import is_own
+from skrepr._inputs import ColumnEncoder
 from skrepr.augmentations import Augmentation
 from skrepr.error_models import ErrorModel
+from skrepr.likelihoods import build_likelihood, residual
 from skrepr.parts import part_constraint
 from skrepr.penalties import Penalty
 
+_MOST_HIDDEN = 0.5  # share of a row's cells that the encoder misses besides its holes
+_N_ROUNDS = 5  # of filling holes where the encoder has not learned to do without
 _MOST_ROWS = 10_000  # for an error model, or twice the length of its vectors
 
 
 class AutoencoderModule(nn.Module):
     """Reconstruct a row from the code of its augmented copy.
 
-    The loss is the mean over rows and varying columns of the likelihood's cost of x
-    given decoder(encoder(augment(x))), plus the penalty of the codes.
+    The loss is the mean over the observed cells of varying columns of the likelihood's
+    cost of x given decoder(encoder(augment(x))), plus the penalty of the codes. Where
+    training rows have holes, the encoder misses further cells of their columns at
+    random, so that it learns to do without.
     """
 
     warmup = 0.0
     varies: torch.Tensor
+    holey: torch.Tensor
 
     def __init__(self, encoder, decoder, likelihood, augment, penalty, columns, k):
         super().__init__()
@@ -36,19 +41,32 @@ class AutoencoderModule(nn.Module):
         self.penalty = penalty
         self.register_buffer("varies", torch.as_tensor(columns.varies))
         self.n_varying = max(1, int(columns.varies.sum()))
+        self.has_holes = bool(columns.missing.any())
+        self.register_buffer("holey", torch.as_tensor(columns.missing))
 
     def loss(self, batch):
         x = batch.x
         noisy = x if self.augment is None else self.augment(x, batch.generator)
+        n_cells = len(x) * self.n_varying
+        if self.has_holes:
+            noisy = self._hide(noisy, batch.generator)
+            n_cells = (~x.isnan() & self.varies).sum().clamp(min=1)
         z = self.encoder(noisy)
         cost = self.likelihood.cost(x, self.decoder(z))
-        terms = {"reconstruction": cost.sum() / (len(x) * self.n_varying)}
+        terms = {"reconstruction": cost.sum() / n_cells}
         if self.penalty is not None:
             terms["penalty"] = self.penalty(z)
         return terms
 
+    def _hide(self, x, generator):
+        rate = x.new_empty(len(x), 1).uniform_(0, _MOST_HIDDEN, generator=generator)
+        hidden = torch.empty_like(x).uniform_(generator=generator) < rate
+        return x.masked_fill(hidden & self.holey, torch.nan)
+
     def by_hand(self, stacks):
-        encoder, decoder = stacks.get(self.encoder), stacks.get(self.decoder)
+        if not self.encoder.is_plain:
+            return None
+        encoder, decoder = stacks.get(self.encoder.network), stacks.get(self.decoder)
         cost_and_slope = getattr(self.likelihood, "cost_and_slope", None)
         if (
             encoder is None
@@ -84,6 +102,21 @@ class AutoencoderModule(nn.Module):
     def reconstruct(self, x):
         return self.decode(self.encode(x))
 
+    def residuals(self, x):
+        """Return how far x is from its reconstruction, NaN where it is missing."""
+        return residual(self.likelihood, x, self.decoder(self.encode(x)))
+
+    def fill(self, x):
+        """Return x with its reconstruction where it is missing."""
+        holes = x.isnan()
+        filled = x
+        # An encoder that has learned from holes reads what is missing as missing. For
+        # others every round starts from the values of the last.
+        for _ in range(1 if self.has_holes else _N_ROUNDS):
+            known = torch.where(self.varies, self.reconstruct(filled), 0.0)
+            filled = torch.where(holes, known, x)
+        return filled
+
 
 class _Scorer(nn.Module):
     """A fitted network and what is known of its errors.
@@ -92,39 +125,30 @@ class _Scorer(nn.Module):
     it.
     """
 
-    categorical: torch.Tensor
+    numeric: torch.Tensor
 
     def __init__(self, network, error_model, columns):
         super().__init__()
         self.network = network
         self.error_model = error_model
-        self.register_buffer("categorical", torch.as_tensor(columns.n_levels > 0))
-        self.has_categories = bool(columns.n_levels.any())
+        self.register_buffer("numeric", torch.as_tensor(columns.n_levels == 0))
 
     def errors(self, x):
         """Return x, the error of its reconstruction, the error of that one's, ...
 
-        The shape is (n, 1 + n_reconstructions, n_columns). What is missing is filled
-        first. The code of a category is no number: it is 0, and its error is the
-        residual that `reconstruction_error` is the square of.
+        The shape is (n, 1 + n_reconstructions, n_columns). In the place of the codes of
+        categories there are zeros: they do not measure anything. Holes are filled, and
+        the fills have no error.
         """
-        if x.isnan().any():
-            x = self.network.fill(x)
-        varies = self.network.varies
-        rows = [x]
+        network, holes = self.network, x.isnan()
+        row = network.fill(x) if holes.any() else x
+        found = [torch.where(self.numeric, row, 0.0)]
         for _ in range(self.error_model.n_reconstructions):
-            reconstructed = self.network.reconstruct(rows[-1])
-            rows.append(torch.where(varies, reconstructed, 0.0))
-        errors = [before - after for before, after in pairwise(rows)]
-        if self.has_categories:
-            residuals = [self.network.residuals(row) for row in rows[:-1]]
-            chosen = self.categorical & varies
-            errors = [
-                torch.where(chosen, residual, error)
-                for residual, error in zip(residuals, errors, strict=True)
-            ]
-            x = torch.where(self.categorical, 0.0, x)
-        return torch.stack([x, *errors], dim=1)
+            output = network.decoder(network.encode(row))
+            error = residual(network.likelihood, row, output)
+            found.append(torch.where(holes | ~network.varies, 0.0, error))
+            row = torch.where(network.varies, network.likelihood.mean(output), 0.0)
+        return torch.stack(found, dim=1)
 
     def contributions(self, x):
         return self.error_model(self.errors(x))
@@ -148,9 +172,13 @@ class AutoencoderTransformer(DecodingTransformer):
         Length of the code. It may exceed the number of features.
     backbone : {"mlp"} or Backbone, default="mlp"
         The network, see :class:`~skrepr.backbones.MLP`.
-    likelihood : {"gaussian", "bernoulli"} or Likelihood, default="gaussian"
-        What is minimised: the squared error of the standardised columns, or the binary
-        cross-entropy of columns in [0, 1].
+    likelihood : {"gaussian", "student_t", "mixture", "bernoulli", "poisson", \
+            "negative_binomial"}, Likelihood or dict, default="gaussian"
+        What is minimised: the squared error of the standardised columns, the binary
+        cross-entropy of columns in [0, 1], or minus the log-probability of another
+        distribution, see :mod:`skrepr.likelihoods`. A dict from names of columns (from
+        positions, if X is an array) gives some of the columns another one than
+        "gaussian". Categorical columns have the cross-entropy of their categories.
     augmentation : {"gaussian_noise", "feature_masking", "feature_corruption", \
             "mixup"}, Augmentation, callable or None, default="gaussian_noise"
         Change of the encoder's input that is to be undone, or a function that makes
@@ -313,11 +341,11 @@ class AutoencoderTransformer(DecodingTransformer):
 
     def _build_module(self, columns):
         backbone = self._part("backbone")
-        likelihood = self._part("likelihood").build(columns, noise=False)
+        likelihood = build_likelihood(self._part("likelihood"), columns, noise=False)
         augmentation = self._part("augmentation")
         penalty = self._part("penalty")
         return AutoencoderModule(
-            backbone.encoder(len(columns), self.n_components),
+            ColumnEncoder(columns, backbone, self.n_components),
             backbone.decoder(self.n_components, likelihood.n_outputs),
             likelihood,
             None if augmentation is None else augmentation.build(columns),

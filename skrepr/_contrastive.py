@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from skrepr._base import BaseTorchTransformer
 from skrepr._engine import is_own
+from skrepr._inputs import ColumnEncoder
 from skrepr._labels import check_labels, encode_classes, stratified
 from skrepr._sklearn import StrOptions
 from skrepr._torch import Seeded, evaluation, for_inference, may_draw, to_tensor
@@ -334,7 +335,7 @@ class ContrastiveTransformer(BaseTorchTransformer):
     def _build_module(self, columns):
         k = self.n_components
         auxiliary = self._part("auxiliary")
-        encoder = self._part("backbone").encoder(len(columns), k)
+        encoder = ColumnEncoder(columns, self._part("backbone"), k)
         head = nn.Sequential(
             nn.Linear(k, _HEAD_WIDTH), nn.ReLU(), nn.Linear(_HEAD_WIDTH, _HEAD_WIDTH)
         )

@@ -11,8 +11,10 @@ from torch import nn
 
 from skrepr._base import DecodingTransformer
 from skrepr._engine import is_own
+from skrepr._inputs import ColumnEncoder
 from skrepr._sklearn import Interval
 from skrepr._torch import apply, for_inference
+from skrepr.likelihoods import average, build_likelihood, residual
 
 _LOG_VARIANCE_RANGE = (-12.0, 6.0)  # keeps exp and its gradient finite
 
@@ -24,18 +26,20 @@ class VAEModule(nn.Module):
 
         - E_q[log p(x|z)]  +  weight * KL(q(z|x) || N(0, I)),
 
-    log-densities summed over columns and the KL divergence over latents. The weight
-    rises to beta while progress goes from 0 to `warmup`.
+    log-densities summed over observed cells and the KL divergence over latents. The
+    weight rises to beta while progress goes from 0 to `warmup`.
     """
 
     noise: torch.Tensor
+    mean: torch.Tensor
 
-    def __init__(self, encoder, decoder, likelihood, noise, beta, warmup):
+    def __init__(self, encoder, decoder, likelihood, noise, beta, warmup, columns):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
         self.register_buffer("noise", noise)  # (n_importance_samples, n_components)
+        self.register_buffer("mean", torch.as_tensor(columns.mean).float())
         self.beta = beta
         self.warmup = warmup
 
@@ -66,7 +70,9 @@ class VAEModule(nn.Module):
         return self.beta * (progress / self.warmup).clamp(max=1)
 
     def by_hand(self, stacks):
-        encoder, decoder = stacks.get(self.encoder), stacks.get(self.decoder)
+        if not self.encoder.is_plain:
+            return None
+        encoder, decoder = stacks.get(self.encoder.network), stacks.get(self.decoder)
         log_prob_and_slope = getattr(self.likelihood, "log_prob_and_slope", None)
         if (
             encoder is None
@@ -115,20 +121,45 @@ class VAEModule(nn.Module):
     def sample(self, z, generator):
         return self.likelihood.sample(self.decoder(z), generator)
 
+    def residuals(self, x):
+        """Return how far x is from its reconstruction, NaN where it is missing."""
+        return residual(self.likelihood, x, self.decoder(self.encode(x)))
+
+    def fill(self, x):
+        """Return x with its mean given the observed cells where it is missing.
+
+        Of a category it is the most probable one. The mean is over draws of the code,
+        each weighted by its share in the likelihood of the observed cells.
+        """
+        output, log_weights = self._draws(x)
+        known = average(self.likelihood, output, log_weights.softmax(0))
+        return torch.where(x.isnan(), known, x)
+
     def log_weights(self, x):
         """Return log p(x|z) + log p(z) - log q(z|x), shape (n_draws, n).
 
-        The draws z = mean + std * noise take the same noise for every row.
+        The draws z = mean + std * noise take the same noise for every row. p(x|z) is
+        of the observed cells.
         """
+        return self._draws(x)[1]
+
+    def _draws(self, x):
+        """Return the decoder's output for the draws, and their `log_weights`."""
         mean, log_variance = self.posterior(x)
         noise = self.noise[:, None, :]
         z = mean + (0.5 * log_variance).exp() * noise
         output = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
         log_ratio = 0.5 * (noise.square() - z.square() + log_variance)
-        return self.likelihood.log_prob(x, output).sum(-1) + log_ratio.sum(-1)
+        holes = x.isnan()
+        cells = self.likelihood.log_prob(torch.where(holes, self.mean, x), output)
+        log_prob = cells.masked_fill(holes, 0.0).sum(-1)
+        return output, log_prob + log_ratio.sum(-1)
 
     def log_prob(self, x):
-        """Return the importance-weighted bound of log p(x), shape (n,)."""
+        """Return the importance-weighted bound of log p(x), shape (n,).
+
+        It is the log-density of the observed cells.
+        """
         return self.log_weights(x).logsumexp(0) - math.log(len(self.noise))
 
 
@@ -149,10 +180,14 @@ class VAETransformer(DecodingTransformer):
         Length of the code. Latents the data have no use for stay at the prior.
     backbone : {"mlp"} or Backbone, default="mlp"
         The network, see :class:`~skrepr.backbones.MLP`.
-    likelihood : {"gaussian", "bernoulli"} or Likelihood, default="gaussian"
+    likelihood : {"gaussian", "student_t", "mixture", "bernoulli", "poisson", \
+            "negative_binomial"}, Likelihood or dict, default="gaussian"
         Distribution of a row given its code: normal around the decoder's output, with
-        one noise scale learned for all standardised columns, or Bernoulli for columns
-        in [0, 1].
+        one noise scale learned for all standardised columns, Bernoulli for columns in
+        [0, 1], or another one of :mod:`skrepr.likelihoods`. A dict from names of
+        columns (from positions, if X is an array) gives some of the columns another
+        one than "gaussian". Categorical columns have the probabilities of their
+        categories.
     beta : float, default=1.0
         Weight of the KL divergence. Only 1 makes the loss the ELBO; larger values
         regularise the codes (beta-VAE).
@@ -304,15 +339,16 @@ class VAETransformer(DecodingTransformer):
 
     def _build_module(self, columns):
         backbone = self._part("backbone")
-        likelihood = self._part("likelihood").build(columns)
+        likelihood = build_likelihood(self._part("likelihood"), columns)
         k = self.n_components
         return VAEModule(
-            backbone.encoder(len(columns), 2 * k),
+            ColumnEncoder(columns, backbone, 2 * k),
             backbone.decoder(k, likelihood.n_outputs),
             likelihood,
             torch.randn(self.n_importance_samples, k, dtype=torch.float32),
             self.beta,
             self.kl_warmup,
+            columns,
         )
 
     def score_samples(self, X):
@@ -332,7 +368,8 @@ class VAETransformer(DecodingTransformer):
         scores : ndarray of shape (n_samples,), float64
             Log-densities (log-probabilities for a Bernoulli likelihood) in the user's
             units; the higher, the more normal. Columns that were constant in training
-            contribute 0.
+            contribute 0, and so do cells that are missing: the log-density is that of
+            the others.
         """
         X = self._validate_rows(X)
         widest = max(p.shape[0] for p in self.module_.parameters() if p.ndim)
@@ -342,7 +379,11 @@ class VAETransformer(DecodingTransformer):
             to_matrix=self.table_.to_matrix,
             cells_per_row=widest * len(self.module_.noise),
         )
-        return scores.astype(np.float64) + self.module_.likelihood.log_jacobian
+        log_jacobian = np.broadcast_to(
+            self.module_.likelihood.log_jacobian, X.shape[1:]
+        )
+        missing = np.isnan(X)
+        return scores.astype(np.float64) + log_jacobian.sum() - missing @ log_jacobian
 
     def score(self, X, y=None):
         """Compute the mean log-likelihood of the rows.

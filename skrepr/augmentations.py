@@ -1,6 +1,7 @@
 """Augmentations: random changes of rows, for denoising and for contrastive views.
 
-All work on the matrix the modules see, where numeric columns are standardised.
+All work on the matrix the modules see, where numeric columns are standardised,
+categorical ones hold codes, and NaN is a cell that is missing.
 """
 
 import copy
@@ -8,6 +9,7 @@ import inspect
 import math
 from numbers import Real
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,8 +24,11 @@ class Augmentation(Part):
     A function ``f(x, generator)`` may stand in the place of an augmentation, in
     estimators and in `Compose`. It gets a batch of rows (n, n_columns), a float32
     tensor, and returns a tensor of that shape; its random numbers come from
-    ``generator``, a ``torch.Generator`` on the device of ``x``. For parameters that a
-    grid search reaches, derive a class and implement `build`.
+    ``generator``, a ``torch.Generator`` on the device of ``x``. Cells of categorical
+    columns hold the code of their category, 0, 1, ..., and have to hold one afterwards;
+    a missing cell is NaN, and any cell may be made one. For parameters that a grid
+    search reaches, or to be told which columns are categorical, derive a class and
+    implement `build`.
 
     Examples
     --------
@@ -44,7 +49,8 @@ class Augmentation(Part):
         Parameters
         ----------
         columns : Columns
-            The layout of the matrix: how many columns, and which of them vary.
+            The layout of the matrix: how many columns, which of them vary, which are
+            categorical, and which had holes in training.
 
         Returns
         -------
@@ -59,6 +65,10 @@ class Augmentation(Part):
 
 class GaussianNoise(Augmentation):
     """Add Gaussian noise to every value.
+
+    The category of a cell is replaced by that of a random row of the batch, with the
+    probability s² / (1 + s²): at the standard deviation s, that is the share of noise
+    in the variance of a number. A missing cell stays missing.
 
     Parameters
     ----------
@@ -88,6 +98,9 @@ class GaussianNoise(Augmentation):
 
 class FeatureMasking(Augmentation):
     """Replace random cells by the mean of their column (feature dropout).
+
+    Where a cell may be missing, it is left out instead: in categorical columns and in
+    those that had holes in training. The encoder sees that it is missing.
 
     Parameters
     ----------
@@ -119,7 +132,7 @@ class FeatureCorruption(Augmentation):
 
     The replacements are drawn from the rows of the batch, itself a random sample of the
     training rows (with labels, one in which classes are as frequent): draws from the
-    column's own empirical distribution.
+    column's own empirical distribution, in which a cell may also be missing.
 
     Parameters
     ----------
@@ -167,7 +180,9 @@ class Mixup(Augmentation):
     """Mix every row with another one.
 
     ``λ x + (1 - λ) x_other``, where the other is a random row of the batch, and every
-    row draws its own share λ uniformly between `min_share` and 1.
+    row draws its own share λ uniformly between `min_share` and 1. Categories are each
+    taken from the one row or the other, with the probabilities λ and 1 - λ. A number
+    that is missing in one of the two rows stays what it is in the row itself.
 
     Parameters
     ----------
@@ -198,7 +213,7 @@ class Mixup(Augmentation):
 
     def build(self, columns):
         """Build the function that changes a batch."""
-        return _Mixup(self.min_share)
+        return _Mixup(self.min_share, columns)
 
 
 class Compose(Augmentation):
@@ -293,32 +308,52 @@ def _draw_donors(x, ids, generator):
     return by_group[first[group, None] + (u * sizes[group, None]).long()]
 
 
+def _categorical(columns):
+    """List the positions of the categorical columns."""
+    return np.flatnonzero(columns.n_levels).tolist()
+
+
 class _GaussianNoise(nn.Module):
     std: torch.Tensor
 
     def __init__(self, bounds, columns):
         super().__init__()
         self.bounds = bounds
-        self.register_buffer("std", torch.as_tensor(columns.std).float())
+        self.categorical = _categorical(columns)
+        std = np.where(columns.n_levels > 0, 0.0, columns.std)
+        self.register_buffer("std", torch.as_tensor(std).float())
 
     def forward(self, x, generator, ids=None):
         noise = torch.empty_like(x).normal_(generator=generator)
         scale = _draw(x, self.bounds, generator)
-        return torch.addcmul(x, noise, scale * self.std)
+        changed = torch.addcmul(x, noise, scale * self.std)
+        if self.categorical:
+            cells = x[:, self.categorical]
+            donors = torch.randint(
+                x.shape[0], cells.shape, generator=generator, device=x.device
+            )
+            others = cells.gather(0, donors)
+            u = torch.empty_like(cells).uniform_(generator=generator)
+            replaced = u < scale**2 / (1 + scale**2)
+            replaced &= ~(cells.isnan() | others.isnan())
+            changed[:, self.categorical] = torch.where(replaced, others, cells)
+        return changed
 
 
 class _FeatureMasking(nn.Module):
-    mean: torch.Tensor
+    instead: torch.Tensor
 
     def __init__(self, bounds, columns):
         super().__init__()
         self.bounds = bounds
-        self.register_buffer("mean", torch.as_tensor(columns.mean).float())
+        may_be_missing = columns.missing | (columns.n_levels > 0)
+        instead = np.where(may_be_missing, np.nan, columns.mean)
+        self.register_buffer("instead", torch.as_tensor(instead).float())
 
     def forward(self, x, generator, ids=None):
         rate = _draw(x, self.bounds, generator)
         mask = torch.empty_like(x).uniform_(generator=generator) < rate
-        return torch.where(mask, self.mean, x)
+        return torch.where(mask, self.instead, x)
 
 
 class _FeatureCorruption(nn.Module):
@@ -340,9 +375,10 @@ class _FeatureCorruption(nn.Module):
 
 
 class _Mixup(nn.Module):
-    def __init__(self, min_share):
+    def __init__(self, min_share, columns):
         super().__init__()
         self.min_share = min_share
+        self.categorical = _categorical(columns)
 
     def forward(self, x, generator, ids=None):
         n, device = x.shape[0], x.device
@@ -350,7 +386,13 @@ class _Mixup(nn.Module):
         step = torch.randint(1, max(n, 2), (n,), generator=generator, device=device)
         others = x[(torch.arange(n, device=device) + step) % n]
         share = x.new_empty(n, 1).uniform_(self.min_share, 1, generator=generator)
-        return torch.lerp(others, x, share)
+        mixed = torch.lerp(others, x, share)
+        mixed = torch.where(mixed.isnan(), x, mixed)
+        if self.categorical:
+            cells, others = x[:, self.categorical], others[:, self.categorical]
+            u = torch.empty_like(cells).uniform_(generator=generator)
+            mixed[:, self.categorical] = torch.where(u < share, cells, others)
+        return mixed
 
 
 class _Compose(nn.Module):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from skrepr._inputs import Softmax
 from skrepr._sklearn import Interval
 from skrepr.parts import Part
 
@@ -43,8 +44,9 @@ class SelfPrediction(Auxiliary):
     Parameters
     ----------
     reconstruction_weight : float, default=1.0
-        Factor of the mean squared error of the row before its change, in variances of
-        the columns.
+        Factor of the mean error of the row before its change: of numbers the squared
+        error in variances of the column, of categories the cross-entropy over the
+        entropy of the column. Cells that were missing do not count.
     mask_weight : float, default=0.0
         Factor of the binary cross-entropy of telling the changed cells from the others.
 
@@ -88,31 +90,51 @@ class _SelfPrediction(nn.Module):
         scale = np.where(columns.varies, columns.std, 1.0)
         self.register_buffer("scale", torch.as_tensor(scale).float())
         self.register_buffer("varies", torch.as_tensor(columns.varies))
+        self.categorical = np.flatnonzero(columns.n_levels).tolist()
+        self.softmax = Softmax(columns[self.categorical])
+        n_outputs = len(columns) + self.softmax.n_outputs
         self.reconstruct, self.find_mask = (
-            _predictor(n_components, len(columns)) if weight > 0 else None
-            for weight in (reconstruction_weight, mask_weight)
+            _predictor(n_components, n) if weight > 0 else None
+            for weight, n in (
+                (reconstruction_weight, n_outputs),
+                (mask_weight, len(columns)),
+            )
         )
 
     def forward(self, views):
         terms = {}
+        missing = views.originals.isnan()
         if self.reconstruct is not None:
-            errors = (self.reconstruct(views.codes) - views.originals) / self.scale
             terms["reconstruction"] = self.reconstruction_weight * self._mean(
-                errors.square()
+                self._costs(self.reconstruct(views.codes), views.originals, missing),
+                missing,
             )
         if self.find_mask is not None:
-            changed = (views.rows != views.originals).to(views.rows.dtype)
+            changed = (views.rows != views.originals) & ~(views.rows.isnan() & missing)
+            costs = F.binary_cross_entropy_with_logits(
+                self.find_mask(views.codes),
+                changed.to(views.rows.dtype),
+                reduction="none",
+            )
             terms["mask"] = self.mask_weight * self._mean(
-                F.binary_cross_entropy_with_logits(
-                    self.find_mask(views.codes), changed, reduction="none"
-                )
+                costs, torch.zeros_like(missing)
             )
         return terms
 
-    def _mean(self, costs):
-        """Average over the cells of the columns that vary."""
-        n_cells = len(costs) * self.varies.sum().clamp(min=1)
-        return torch.where(self.varies, costs, 0.0).sum() / n_cells
+    def _costs(self, output, x, missing):
+        x = x.masked_fill(missing, 0.0)
+        numbers, logits = output[:, : x.shape[1]], output[:, x.shape[1] :]
+        costs = ((numbers - x) / self.scale).square()
+        if self.categorical:
+            costs = costs.clone()
+            codes = x[:, self.categorical]
+            costs[:, self.categorical] = self.softmax.cost(codes, logits)
+        return costs
+
+    def _mean(self, costs, missing):
+        """Average over the cells of the columns that vary, without some."""
+        counted = self.varies & ~missing
+        return torch.where(counted, costs, 0.0).sum() / counted.sum().clamp(min=1)
 
 
 def _predictor(n_inputs, n_outputs):

@@ -12,7 +12,8 @@ class TakesParts(BaseEstimator):
 
     ``_part_kinds`` maps such a parameter to the base class of its parts, whose
     ``names`` are the strings that stand for a part at its default settings. Where
-    functions may be parts, its ``of_callable`` is the part that calls one.
+    functions may be parts, its ``of_callable`` is the part that calls one; where dicts
+    may be, its ``of_mapping`` is the part that holds one.
     """
 
     _part_kinds: dict = {}
@@ -67,11 +68,14 @@ class TakesParts(BaseEstimator):
             return kind.names[value]()
         if kind.of_callable and callable(value) and not isinstance(value, type):
             return kind.of_callable(value)
+        if kind.of_mapping and isinstance(value, dict):
+            return kind.of_mapping(value)
         known = ", ".join(repr(known) for known in sorted(kind.names))
-        function = ", a function" if kind.of_callable else ""
+        others = ", a function" if kind.of_callable else ""
+        others += ", a dict of them by column" if kind.of_mapping else ""
         raise ValueError(
             f"The {name!r} parameter of {type(self).__name__} must be one of the names "
-            f"{known}{function} or an instance of {kind.__module__}.{kind.__name__}. "
+            f"{known}{others} or an instance of {kind.__module__}.{kind.__name__}. "
             f"Got {value!r} instead."
         )
 
@@ -96,6 +100,9 @@ class Part(TakesParts):
     #: Makes a part of this kind of a function; None if functions are no such parts.
     of_callable: Callable[[Callable], "Part"] | None = None
 
+    #: Makes a part of this kind of a dict; None if dicts are no such parts.
+    of_mapping: Callable[[dict], "Part"] | None = None
+
     def _validate(self):
         validate_parameter_constraints(
             self._parameter_constraints,
@@ -118,5 +125,6 @@ def part_constraint(kind, *, optional=False):
     -------
     list
     """
-    functions = [callable] if kind.of_callable else []
-    return [StrOptions(set(kind.names)), kind, *functions, *([None] * optional)]
+    others = [callable] if kind.of_callable else []
+    others += [dict] if kind.of_mapping else []
+    return [StrOptions(set(kind.names)), kind, *others, *([None] * optional)]

@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose
 from scipy.stats import ks_2samp, kstest, uniform
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer
+from skrepr._frame import Schema
 from skrepr._table import Table
 from skrepr.augmentations import (
     Compose,
@@ -49,7 +50,7 @@ def correlated(n=20_000):
 
 def augment(part, X, standardize=True, seed=0, ids=None):
     """Return the matrix of X, its augmented copy and the column layout."""
-    table = Table.fit(X, standardize=standardize, original=X)
+    table = Table.fit(X, standardize=standardize, schema=Schema.fit(X, None, ""))
     matrix = torch.from_numpy(table.to_matrix(X, np.float32))
     ids = ids if ids is None else torch.as_tensor(ids)
     changed = part.build(table.columns)(matrix, generator(seed), ids)
@@ -71,7 +72,7 @@ def test_the_generator_decides_everything(part, ids):
 @pytest.mark.parametrize("part", ALL.values(), ids=ALL)
 def test_two_draws_from_one_generator_differ(part):
     X = correlated(50)
-    table = Table.fit(X, standardize=True, original=X)
+    table = Table.fit(X, standardize=True, schema=Schema.fit(X, None, ""))
     matrix = torch.from_numpy(table.to_matrix(X, np.float32))
     module, draws = part.build(table.columns), generator()
     assert not torch.equal(module(matrix, draws), module(matrix, draws))
@@ -80,7 +81,7 @@ def test_two_draws_from_one_generator_differ(part):
 @pytest.mark.parametrize("part", ALL.values(), ids=ALL)
 def test_the_batch_itself_is_not_changed(part):
     X = correlated(50)
-    table = Table.fit(X, standardize=True, original=X)
+    table = Table.fit(X, standardize=True, schema=Schema.fit(X, None, ""))
     matrix = torch.from_numpy(table.to_matrix(X, np.float32))
     before, ids = matrix.clone(), torch.arange(50) % 7
     part.build(table.columns)(matrix, generator(), ids)
@@ -249,7 +250,9 @@ def test_the_rate_holds_within_classes_too():
 
 def mixed(n, min_share):
     """Return the rows that mixup made of unit vectors: shares lie open."""
-    return Mixup(min_share).build(None)(torch.eye(n), generator()).numpy()
+    X = np.eye(n + 1, n)
+    columns = Table.fit(X, standardize=False, schema=Schema.fit(X, None, "")).columns
+    return Mixup(min_share).build(columns)(torch.eye(n), generator()).numpy()
 
 
 @pytest.mark.parametrize("min_share", [0.0, 0.5, 0.9])
@@ -351,7 +354,7 @@ def test_a_function_must_return_rows_like_those_it_gets(function, got):
 
 def test_a_composition_applies_one_after_the_other():
     X = correlated(50)
-    table = Table.fit(X, standardize=True, original=X)
+    table = Table.fit(X, standardize=True, schema=Schema.fit(X, None, ""))
     matrix = torch.from_numpy(table.to_matrix(X, np.float32))
     first, second = FeatureMasking(0.5), GaussianNoise(0.3)
     draws = generator(3)

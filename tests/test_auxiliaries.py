@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose
 from torch.nn import functional as F
 
 from skrepr import ContrastiveTransformer
+from skrepr._frame import Schema
 from skrepr._table import Table
 from skrepr.augmentations import FeatureCorruption
 from skrepr.auxiliaries import Auxiliary, SelfPrediction
@@ -25,7 +26,7 @@ def rows(n=200):
 
 
 def views(X, standardize, k=3):
-    table = Table.fit(X, standardize=standardize, original=X)
+    table = Table.fit(X, standardize=standardize, schema=Schema.fit(X, None, ""))
     originals = torch.from_numpy(table.to_matrix(X, np.float32))
     generator = torch.Generator().manual_seed(0)
     changed = FeatureCorruption(0.4).build(table.columns)(originals, generator)

@@ -460,7 +460,7 @@ def test_a_divergence_keeps_the_best_epoch_or_says_what_to_do():
 
 def test_codes_that_are_not_finite_are_an_error():
     contrastive = make(max_iter=1).fit(rows(20))
-    contrastive.module_.encoder[0].weight.fill_(torch.inf)
+    contrastive.module_.encoder.network[0].weight.fill_(torch.inf)
     with pytest.raises(ValueError, match=r"codes of the training rows are not finite"):
         contrastive._warn_of_collapse(rows(20))
     x = torch.zeros(20, 8)

@@ -308,7 +308,7 @@ class WeightPenalty(OwnObjective):
             self.of_encoder = [encoder]
 
         def forward(self, views):
-            weights = self.of_encoder[0][0].weight.square().sum()
+            weights = self.of_encoder[0].network[0].weight.square().sum()
             return {"codes": views.codes.square().mean(), "w": weights}
 
 

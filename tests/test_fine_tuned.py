@@ -131,9 +131,9 @@ def test_of_a_vae_the_means_alone_are_fine_tuned(X, few, kind):
     vae = VAETransformer(3, **quick).fit(X)
     fine_tuned = kind(FrozenEstimator(vae), **quick)
     expected = outputs(fine_tuned.fit(X, few), X)
-    vae.module_.encoder[-1].weight[3:] += 1  # of the log-variances
+    vae.module_.encoder.network[-1].weight[3:] += 1  # of the log-variances
     assert_same(outputs(fine_tuned.fit(X, few), X), expected)
-    vae.module_.encoder[-1].weight[:3] += 1
+    vae.module_.encoder.network[-1].weight[:3] += 1
     assert not np.allclose(outputs(fine_tuned.fit(X, few), X)[-1], expected[-1])
 
 
@@ -577,9 +577,9 @@ def test_a_fit_that_breaks_off_changes_nothing(X, y, kind, event, fitted):
     estimator = kind(FrozenEstimator(transformer), **quick)
     if fitted:
         estimator.fit(X, y)
-    transformer.module_.encoder[1].event = event
+    transformer.module_.encoder.network[1].event = event
     refuses(estimator, X, y, None, event)
-    transformer.module_.encoder[1].event = None
+    transformer.module_.encoder.network[1].event = None
     estimator.set_params(learning_rate=1e30)
     refuses(estimator, X, y, "no longer finite.*Lower learning_rate")
     estimator.set_params(transformer=small_autoencoder(learning_rate=1e30))

@@ -24,6 +24,7 @@ LAYERS = [  # from the ground up; files of one layer do not import each other
     {"parts"},
     {"_frame"},
     {"_table", "_labels"},
+    {"_inputs"},
     PARTS | {"metrics"},
     {"_training"},
     {"_base"},

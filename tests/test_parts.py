@@ -133,7 +133,7 @@ def test_a_grid_search_reaches_the_parameters_of_a_default_name(X):
     grid = {"backbone__hidden_layer_sizes": [(4,), (8,)]}
     search = GridSearchCV(ae, grid, cv=2).fit(X)
     widths = search.best_params_["backbone__hidden_layer_sizes"]
-    assert search.best_estimator_.module_.encoder[0].out_features == widths[0]
+    assert search.best_estimator_.module_.encoder.network[0].out_features == widths[0]
     assert ae.backbone == "mlp"
 
 

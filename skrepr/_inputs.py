@@ -1,0 +1,260 @@
+"""Columns at the ends of a network: what it reads of them, and categories it predicts.
+
+Rows of the matrix hold numbers, codes of categories and NaN, where a cell is missing.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+_MOST_ONE_HOT = 16  # levels of a column that get an input each; more are embedded
+_WIDEST = 50  # inputs of a column of many levels
+
+
+class ColumnEncoder(nn.Module):
+    """A network behind what turns rows of the matrix into numbers.
+
+    Parameters
+    ----------
+    columns : Columns
+    backbone : Backbone
+    n_outputs : int
+    constraint : torch.nn.Module, optional
+        What the network's output goes through.
+
+    Attributes
+    ----------
+    inputs : Inputs or None
+        None for a table of numbers without holes, which the network reads as they are.
+        Where a cell is missing all the same, it reads the mean of the column.
+    network : torch.nn.Module
+    """
+
+    mean: torch.Tensor
+
+    def __init__(self, columns, backbone, n_outputs, constraint=None):
+        super().__init__()
+        self.inputs = None if columns.is_plain else Inputs(columns)
+        if self.inputs is None:
+            self.register_buffer("mean", torch.as_tensor(columns.mean).float())
+        n_inputs = len(columns) if self.inputs is None else self.inputs.width
+        self.network = backbone.encoder(n_inputs, n_outputs)
+        self.constraint = constraint
+
+    @property
+    def is_plain(self):
+        """Whether the network, on the matrix as it is, is everything."""
+        return self.inputs is None and self.constraint is None
+
+    def read(self, x):
+        """Map rows of the matrix to what the network reads."""
+        if self.inputs is None:
+            return torch.where(x.isnan(), self.mean, x)
+        return self.inputs(x)
+
+    def forward(self, x):
+        code = self.network(self.read(x))
+        return code if self.constraint is None else self.constraint(code)
+
+
+class Inputs(nn.Module):
+    """Turn rows of the matrix into numbers for a network.
+
+    A number is passed on, the mean of the column where it is missing. A category
+    becomes an input for every level, one of which is 1, or, where there are many
+    levels, a vector that is learned; all 0 where it is missing. A column with holes in
+    training gets one more input: 1 where it is missing, else 0.
+    """
+
+    numeric: torch.Tensor
+    mean: torch.Tensor
+    holey: torch.Tensor
+    hot_column: torch.Tensor
+    hot_level: torch.Tensor
+
+    def __init__(self, columns):
+        super().__init__()
+        categorical = columns.n_levels > 0
+        numeric = np.flatnonzero(~categorical)
+        holey = np.flatnonzero(columns.missing)
+        few = categorical & (columns.n_levels <= _MOST_ONE_HOT)
+        self.register_buffer("numeric", torch.as_tensor(numeric))
+        self.register_buffer("mean", torch.as_tensor(columns.mean[numeric]).float())
+        self.register_buffer("holey", torch.as_tensor(holey))
+        # Levels that are declared but never occur have nothing to learn from.
+        seen = [shares > 0 for shares in columns.frequencies]
+        hot = [(j, k) for j in np.flatnonzero(few) for k in np.flatnonzero(seen[j])]
+        hot_column, hot_level = np.array(hot, int).reshape(-1, 2).T
+        self.register_buffer("hot_column", torch.as_tensor(hot_column.copy()))
+        self.register_buffer("hot_level", torch.as_tensor(hot_level.copy()).float())
+        self.width = len(numeric) + len(holey) + len(hot)
+        self.embedded = np.flatnonzero(categorical & ~few).tolist()
+        for j in self.embedded:
+            n_levels = int(columns.n_levels[j])
+            width = min(_WIDEST, round(1.6 * n_levels**0.56))
+            vectors = torch.randn(n_levels, width) / width**0.5
+            vectors[torch.as_tensor(~seen[j])] = 0.0
+            self.register_parameter(f"vectors_{j}", nn.Parameter(vectors))
+            self.width += width
+
+    def forward(self, x):
+        numbers = x.index_select(1, self.numeric)
+        read = [torch.where(numbers.isnan(), self.mean, numbers)]
+        if len(self.hot_column):
+            codes = x.index_select(1, self.hot_column)
+            read.append((codes == self.hot_level).to(x.dtype))
+        for j in self.embedded:
+            missing = x[:, j].isnan()
+            codes = x[:, j].masked_fill(missing, 0).long()
+            vectors = F.embedding(codes, getattr(self, f"vectors_{j}"))
+            read.append(vectors.masked_fill(missing[:, None], 0.0))
+        if len(self.holey):
+            read.append(x.index_select(1, self.holey).isnan().to(x.dtype))
+        return torch.cat(read, dim=1)
+
+
+class Softmax(nn.Module):
+    """The probabilities of the levels of categorical columns, from logits.
+
+    Columns with a single level in training have no logits: they are certain.
+
+    Parameters
+    ----------
+    columns : Columns
+        All of them categorical.
+
+    Attributes
+    ----------
+    n_outputs : int
+        Of logits for a row.
+    """
+
+    entropy: torch.Tensor
+    diversity: torch.Tensor
+    seen: torch.Tensor
+
+    def __init__(self, columns):
+        super().__init__()
+        self.n_columns = len(columns)
+        varies = np.flatnonzero(columns.varies)
+        # Columns with as many levels stand side by side, and are one operation.
+        self.groups = [
+            (n, varies[columns.n_levels[varies] == n].tolist())
+            for n in np.unique(columns.n_levels[varies]).tolist()
+        ]
+        self.n_outputs = sum(n * len(which) for n, which in self.groups)
+        shares = [columns.frequencies[j] for _, which in self.groups for j in which]
+        entropy = np.ones(len(columns))
+        diversity = np.ones(len(columns))
+        for j in varies:
+            f = columns.frequencies[j]
+            observed = f[f > 0]
+            entropy[j] = -(observed * np.log(observed)).sum()
+            diversity[j] = 1 - np.square(f).sum()
+        self.register_buffer("entropy", torch.as_tensor(entropy).float())
+        self.register_buffer("diversity", torch.as_tensor(diversity).float())
+        seen = np.concatenate([*shares, np.empty(0)]) > 0
+        self.register_buffer("seen", torch.as_tensor(seen))
+
+    def log_prob(self, x, output):
+        """Return the log-probability of every cell, 0 in columns that do not vary.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, n_columns)
+            Codes, none missing.
+        output : torch.Tensor of shape (..., n, n_outputs)
+
+        Returns
+        -------
+        torch.Tensor of shape (..., n, n_columns)
+        """
+        return self._cells(
+            output,
+            lambda logits, which: _at(logits.log_softmax(-1), x[:, which]),
+        )
+
+    def cost(self, x, output):
+        """Return the cross-entropy over the entropy of the levels in training.
+
+        1 is the mean cost of predicting how frequent the levels are. The parameters and
+        the result are those of `log_prob`.
+        """
+        return -self.log_prob(x, output) / self.entropy
+
+    def residual(self, x, output):
+        """Return how far the probabilities are from the level, relative to no model.
+
+        The mean square of predicting how frequent the levels are is 1. The parameters
+        and the result are those of `log_prob`.
+        """
+
+        def squared(logits, which):
+            p = logits.softmax(-1)
+            return 1 - 2 * _at(p, x[:, which]) + p.square().sum(-1)
+
+        squares = self._cells(output, squared).clamp(min=0)
+        return (squares / self.diversity).sqrt()
+
+    def mode(self, output, weights=None):
+        """Return the most probable codes, of levels seen in training.
+
+        Parameters
+        ----------
+        output : torch.Tensor of shape (..., n, n_outputs)
+        weights : torch.Tensor of shape (n_draws, n), optional
+            With which to average the probabilities over the first axis of the output.
+
+        Returns
+        -------
+        torch.Tensor of shape (..., n, n_columns)
+        """
+
+        def most_probable(logits, which):
+            if weights is not None:
+                logits = (weights[..., None, None] * logits.softmax(-1)).sum(0)
+            return logits.argmax(-1).to(output.dtype)
+
+        return self._cells(self._possible(output), most_probable, weights)
+
+    def sample(self, output, generator):
+        """Draw codes of levels seen in training.
+
+        Parameters
+        ----------
+        output : torch.Tensor of shape (..., n, n_outputs)
+        generator : torch.Generator
+
+        Returns
+        -------
+        torch.Tensor of shape (..., n, n_columns)
+        """
+
+        def draw(logits, which):
+            p = logits.softmax(-1)
+            codes = p.flatten(0, -2).multinomial(1, generator=generator)
+            return codes.view(p.shape[:-1]).to(output.dtype)
+
+        return self._cells(self._possible(output), draw)
+
+    def _possible(self, output):
+        return output.masked_fill(~self.seen, -torch.inf)
+
+    def _cells(self, output, function, weights=None):
+        """Put the values of a function of the logits of columns into their places."""
+        shape = output.shape[:-1] if weights is None else output.shape[1:-1]
+        cells = output.new_zeros(*shape, self.n_columns)
+        start = 0
+        for n, which in self.groups:
+            stop = start + n * len(which)
+            logits = output[..., start:stop].unflatten(-1, (len(which), n))
+            cells[..., which] = function(logits, which)
+            start = stop
+        return cells
+
+
+def _at(values, codes):
+    """Take the values (..., n, k, n_levels) at the codes (n, k)."""
+    index = codes.long().expand(values.shape[:-1])[..., None]
+    return values.gather(-1, index)[..., 0]
