@@ -390,6 +390,8 @@ class AutoencoderTransformer(DecodingTransformer):
         If some of the training rows are outliers themselves, set ``trim``: an
         autoencoder learns to reconstruct the outliers it is trained on.
 
+        What is missing is first filled, as `impute` does, and so hardly contributes.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
@@ -443,8 +445,8 @@ class AutoencoderTransformer(DecodingTransformer):
         Returns
         -------
         score : float
-            Minus the mean squared reconstruction error of the standardised columns: 0
-            is perfect, -1 is what predicting every column's mean gives. A column that
-            is constant counts as perfect, a cell that is missing not at all.
+            Minus the mean of `reconstruction_error` over the cells that are not
+            missing: 0 is perfect, -1 is what predicting every column's mean gives. A
+            column that is constant counts as perfect.
         """
         return -float(np.nanmean(self.reconstruction_error(X)))

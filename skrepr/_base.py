@@ -359,7 +359,8 @@ class BaseTorchTransformer(
 class DecodingTransformer(BaseTorchTransformer):
     """Base class of the transformers that know the way back from codes to rows.
 
-    Their module has a ``likelihood``, ``decode(z)`` and ``reconstruct(x)``.
+    Their module has a ``likelihood``, ``decode(z)``, and for rows of the matrix
+    ``residuals(x)``, of which those of missing cells are NaN, and ``fill(x)``.
     """
 
     _part_kinds: dict = {
@@ -386,9 +387,10 @@ class DecodingTransformer(BaseTorchTransformer):
         Returns
         -------
         X : ndarray or DataFrame of shape (n_samples, n_features)
-            The expected row of every code, in the container the estimator was fitted
-            on (array, pandas or polars) and its columns' units, as floats. A column
-            that was constant in training has its one value.
+            The expected row of every code, of categories the most probable one, in the
+            container the estimator was fitted on (array, pandas or polars), with its
+            columns' units, dtypes and categories; integers are rounded. An array is of
+            floats. A column that was constant in training has its one value.
 
         Raises
         ------
@@ -421,18 +423,43 @@ class DecodingTransformer(BaseTorchTransformer):
         errors : ndarray of shape (n_samples, n_features), float64
             Squared differences between X and its reconstruction, in units of the
             column's variance in the training rows: 1 is the error of predicting the
-            column's mean. Another value in a column that was constant in training
-            counts 36, as if it were six standard deviations away.
+            column's mean. In a categorical column they are summed over the levels, of
+            which the row has one with certainty and the reconstruction gives the
+            probabilities: 1 is the mean error of predicting the frequencies of the
+            training rows. Another value in a column that was constant in training
+            counts 36, as if it were six standard deviations away. NaN where X is
+            missing.
         """
         X = self._validate_rows(X)
         columns = self.table_.columns
-        matrix = self.table_.to_matrix(X)
-        residuals = matrix - self._apply("reconstruct", matrix)
+        residuals = self._apply("residuals", X, to_matrix=self.table_.to_matrix)
         residuals = residuals.astype(np.float64)
         errors = np.square(residuals / np.where(columns.varies, columns.std, 1.0))
         errors[:, ~columns.varies] = 0.0
         errors[self.table_.differs(X)] = NEVER_SEEN
+        errors[np.isnan(X)] = np.nan
         return errors
+
+    def impute(self, X):
+        """Fill in what is missing.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Rows in the units of the training rows.
+
+        Returns
+        -------
+        X : ndarray or DataFrame of shape (n_samples, n_features)
+            A copy of X, in which cells that were missing have the values that the model
+            expects beside the others of their row; a category is the most probable one.
+            All other cells are as they were, also a category that the training rows did
+            not have. A column of a DataFrame with missing cells takes the dtype that it
+            had in training, if that changes none of its cells.
+        """
+        rows = self._validate_rows(X)
+        matrix = self._apply("fill", rows, to_matrix=self.table_.to_matrix)
+        return self.table_.schema.fill(X, self._restored(matrix))
 
     def _trusted(self, X, schema):
         if not self.trim:
@@ -444,8 +471,12 @@ class DecodingTransformer(BaseTorchTransformer):
 
     def _to_rows(self, matrix, dtype, like=None):
         """Bring rows of the matrix to the user: units, allowed values, container."""
-        X = self.module_.likelihood.restore(self.table_.from_matrix(matrix))
+        X = self._restored(matrix)
         return self.table_.schema.write(X.astype(dtype, copy=False), like)
+
+    def _restored(self, matrix):
+        """Bring rows of the matrix into the user's units and to values allowed."""
+        return self.module_.likelihood.restore(self.table_.from_matrix(matrix))
 
 
 def _source(matrix, y, index, device):

@@ -83,9 +83,7 @@ class Schema:
         container = _library(X) or "array"
         names = None if container == "array" else list(X.columns)
         shown = names or list(range(X.shape[1]))
-        by_dtype = categorical_features is not None and (
-            isinstance(categorical_features, str)
-        )
+        by_dtype = isinstance(categorical_features, str)
         chosen = np.zeros(X.shape[1], bool)
         if categorical_features is not None and not by_dtype:
             chosen = _chosen(categorical_features, names, X.shape[1])
@@ -219,8 +217,8 @@ class Schema:
         ndarray, pandas.DataFrame or polars.DataFrame
             A copy of X with the values in the place of what is missing; an array if X
             is no DataFrame. Other cells are as they were, a level that the training
-            rows did not have among them. A column that `fit` found in another dtype
-            takes that, if no cell changes by it.
+            rows did not have among them. A column with missing cells takes the dtype
+            that it had in training, if no cell changes by it.
         """
         library = _library(X)
         if library is None:
@@ -529,7 +527,8 @@ def _is_text(column):
     dtype = column.dtype
     if is_object_dtype(dtype):
         kinds = {type(value) for value in column.dropna()}
-        return len(kinds) == 1 and kinds <= {str, bool}
+        flags = kinds <= {bool, np.bool_}
+        return bool(kinds) and (flags or all(issubclass(k, str) for k in kinds))
     return (
         isinstance(dtype, CategoricalDtype)
         or is_bool_dtype(dtype)

@@ -8,6 +8,7 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold
+from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags, indexable
 from sklearn.utils.validation import check_is_fitted
 
@@ -311,8 +312,22 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         # Only what concerns X: the tags of a frozen estimator would switch off checks.
-        tags.input_tags = replace(get_tags(self.estimator).input_tags, sparse=False)
+        tags.input_tags = replace(
+            get_tags(self.estimator).input_tags,
+            sparse=False,
+            allow_nan=_allows_nan(self.estimator),
+        )
         return tags
+
+
+def _allows_nan(estimator):
+    """Tell whether X may hold NaN: a Pipeline's own tags do not know."""
+    if isinstance(estimator, Pipeline):
+        steps = [step for _, step in estimator.steps]
+        return all(
+            _allows_nan(step) for step in steps if step not in (None, "passthrough")
+        )
+    return get_tags(estimator).input_tags.allow_nan
 
 
 def automatic_threshold(scores):

@@ -417,10 +417,11 @@ class VAETransformer(DecodingTransformer):
 
         Returns
         -------
-        X : ndarray or DataFrame of shape (n_samples, n_features), float64
+        X : ndarray or DataFrame of shape (n_samples, n_features)
             Rows in the user's units, in the container the estimator was fitted on
-            (array, pandas or polars). With the Gaussian likelihood values may leave the
-            range of the data, and integers come back as floats.
+            (array, pandas or polars), with the dtypes and categories of its columns.
+            With the Gaussian likelihood values may leave the range of the data;
+            integers are rounded.
 
         Raises
         ------

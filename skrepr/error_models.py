@@ -48,7 +48,10 @@ class ErrorModel(Part):
             - ``forward(errors)``: the contributions of the columns to the score of a
               row, shape (n, n_columns), not negative. Their sum is minus the score.
 
-            Columns that do not vary have only errors of 0 and contribute 0.
+            Columns that do not vary have only errors of 0 and contribute 0. In a
+            categorical column the row is 0, and the error how far the probabilities of
+            the reconstruction are from the level, 1 for the frequencies of the training
+            rows in root mean square. Nothing is NaN: what is missing has been filled.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
 

@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("POLARS_ALLOW_FORKING_THREAD", "1")
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -38,3 +39,27 @@ def X():
 def transformer(request):
     """Each of the three transformers, unfitted, for a fit of twelve quick steps."""
     return request.param(n_components=3, max_iter=3, batch_size=16, random_state=0)
+
+
+@pytest.fixture
+def mixed():
+    """Ninety rows of a DataFrame with holes, of numbers, categories and flags."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=90)
+    frame = pd.DataFrame(
+        {
+            "size": 10 + 3 * z + 0.1 * rng.normal(size=90),
+            "count": np.rint(5 * z + 50).astype(int),
+            "weight": (2 * z + 0.1 * rng.normal(size=90)).astype(np.float32),
+            "kind": np.where(z > 0.5, "large", np.where(z < -0.5, "small", "medium")),
+            "grade": pd.Categorical(
+                np.digitize(z, [-1, 0, 1]) + 1, [1, 2, 3, 4, 5], ordered=True
+            ),
+            "positive": z > 0,
+        },
+        index=np.arange(90) + 1000,
+    )
+    holes = rng.random((90, 4)) < 0.15
+    for name, missing in zip(["size", "weight", "kind", "grade"], holes.T, strict=True):
+        frame[name] = frame[name].mask(missing)
+    return frame

@@ -1,3 +1,4 @@
+import copy
 import io
 import json
 import pickle
@@ -1034,3 +1035,200 @@ def test_flags_and_nullable_integers_are_numbers(transformer):
     )
     assert transformer.fit(frame).transform(frame).shape[0] == 3
     assert clone(transformer).fit(pl.from_pandas(frame)).n_features_in_ == 2
+
+
+# What is missing, and categories
+
+
+mixed_decoders = pytest.mark.parametrize(
+    "kind", [AutoencoderTransformer, VAETransformer], ids=["ae", "vae"]
+)
+
+
+def test_frames_with_holes_and_categories_need_no_preparation(transformer, mixed):
+    transformer.fit(mixed)
+    assert transformer.table_.columns.n_levels.tolist() == [0, 0, 0, 3, 5, 2]
+    Z = transformer.transform(mixed)
+    assert Z.shape == (90, 3)
+    for output in outputs(transformer, mixed):
+        assert np.isfinite(output[~np.isnan(output)]).all()
+    assert np.isfinite(Z).all()
+    polars = pl.from_pandas(mixed.assign(grade=mixed["grade"].astype("Int64")))
+    levels = pl.Enum(["1", "2", "3", "4", "5"])
+    polars = polars.with_columns(pl.col("grade").cast(pl.String).cast(levels))
+    assert_array_equal(clone(transformer).fit(polars).transform(polars), Z)
+
+
+def test_arrays_may_have_holes(transformer, X):
+    rng = np.random.default_rng(0)
+    holed = np.where(rng.random(X.shape) < 0.2, np.nan, X)
+    for trim in (0.0, 0.2) if hasattr(transformer, "trim") else (0.0,):
+        if trim:
+            transformer.set_params(trim=trim)
+        transformer.fit(holed)
+        assert np.isfinite(transformer.transform(holed)).all()
+        assert np.isfinite(transformer.transform(np.full((1, 5), np.nan))).all()
+        as_objects = np.where(np.isnan(holed), None, holed)
+        assert_same(outputs(transformer, as_objects), outputs(transformer, holed))
+    # Holes in rows unlike any in training.
+    transformer.fit(X)
+    for output in outputs(transformer, holed)[:2]:
+        assert np.isfinite(output).all()
+
+
+def test_pandas_missing_values_are_nan(transformer, X):
+    rng = np.random.default_rng(0)
+    holes = rng.random(X.shape) < 0.2
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    expected = transformer.fit(frame.mask(holes)).transform(frame.mask(holes))
+    for dtype in ("Float64", "float64[pyarrow]", object):
+        other = frame.astype(dtype).mask(holes, pd.NA)
+        assert_close([clone(transformer).fit(other).transform(other)], [expected])
+    other = pl.from_pandas(frame.astype("Float64").mask(holes, pd.NA))
+    assert_close([clone(transformer).fit(other).transform(other)], [expected])
+
+
+@mixed_decoders
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_decoded_rows_have_the_users_dtypes_and_categories(kind, mixed, library):
+    if library == "polars":
+        grade = pl.Enum(["1", "2", "3", "4", "5"])
+        mixed = pl.from_pandas(mixed.assign(grade=mixed["grade"].astype("Int64")))
+        mixed = mixed.with_columns(pl.col("grade").cast(pl.String).cast(grade))
+    estimator = kind(3, max_iter=30, random_state=0).fit(mixed)
+    tables = [estimator.inverse_transform(estimator.transform(mixed))]
+    if hasattr(estimator, "sample"):
+        tables.append(estimator.sample(50, random_state=0))
+    for table in tables:
+        assert list(table.columns) == list(mixed.columns)
+        assert list(table.dtypes) == list(mixed.dtypes)
+        assert set(table["kind"]) <= {"small", "medium", "large"}
+        assert set(table["grade"]) <= {1, 2, 3, 4, "1", "2", "3", "4"}  # never 5
+        if library == "pandas":
+            assert not table.isna().any(axis=None)
+        else:
+            assert sum(table.null_count().row(0)) == 0
+
+
+@mixed_decoders
+def test_only_missing_cells_are_imputed_and_well(kind, mixed):
+    estimator = kind(3, random_state=0).fit(mixed)
+    filled = estimator.impute(mixed)
+    assert not filled.isna().any(axis=None)
+    assert_array_equal(filled.dtypes, mixed.dtypes)
+    assert_array_equal(filled.index, mixed.index)
+    observed = mixed.notna()
+    pd.testing.assert_frame_equal(filled.where(observed), mixed)
+    z = (mixed["count"] - 50) / 5  # what all columns are made of
+    for name, slope, center in [("size", 3, 10), ("weight", 2, 0)]:
+        holes = ~observed[name]
+        error = filled[name][holes] - (slope * z + center)[holes]
+        assert error.std() < 0.5 * slope
+    kinds = np.where(z > 0.5, "large", np.where(z < -0.5, "small", "medium"))
+    holes = ~observed["kind"].to_numpy()
+    assert np.mean(filled["kind"].to_numpy()[holes] == kinds[holes]) > 0.7
+
+
+@mixed_decoders
+def test_an_array_is_imputed_exactly_where_it_is_nan(kind, X):
+    holed = np.where(np.random.default_rng(0).random(X.shape) < 0.2, np.nan, X)
+    for training in (holed, X):
+        estimator = kind(3, random_state=0).fit(training)
+        filled = estimator.impute(holed)
+        holes = np.isnan(holed)
+        assert_array_equal(filled[~holes], holed[~holes])
+        errors = (filled - X)[holes] / np.broadcast_to(X.std(axis=0), X.shape)[holes]
+        assert np.mean(errors**2) < 0.5
+    assert_array_equal(estimator.impute(X), X)
+    few = estimator.impute(holed.astype(np.float32))
+    assert few.dtype == np.float32
+    assert_array_equal(few[~holes], holed.astype(np.float32)[~holes])
+
+
+@mixed_decoders
+def test_reconstruction_errors_are_nan_where_cells_are_missing(kind, mixed):
+    estimator = kind(**quick).fit(mixed)
+    errors = estimator.reconstruction_error(mixed)
+    assert errors.dtype == np.float64
+    assert_array_equal(np.isnan(errors), mixed.isna())
+    assert (errors[~np.isnan(errors)] >= 0).all()
+
+
+@mixed_decoders
+def test_a_category_never_seen_in_a_constant_column_is_far(kind, mixed):
+    same = pd.Categorical(["a"] * 90, ["a", "b"])
+    estimator = kind(**quick).fit(mixed.assign(same=same))
+    other = mixed.assign(same=pd.Categorical(["b"] * 90, ["a", "b"]))
+    assert (estimator.reconstruction_error(mixed.assign(same=same))[:, -1] == 0).all()
+    assert (estimator.reconstruction_error(other)[:, -1] == 36).all()
+    assert set(estimator.inverse_transform(estimator.transform(other))["same"]) == {"a"}
+
+
+def test_an_unknown_category_counts_as_missing(transformer, mixed):
+    transformer.fit(mixed)
+    unknown = mixed.assign(kind="colossal")
+    missing = mixed.assign(kind=pd.Series([None] * 90, index=mixed.index, dtype=object))
+    assert_same(outputs(transformer, unknown), outputs(transformer, missing))
+    if hasattr(transformer, "impute"):
+        assert set(transformer.impute(unknown)["kind"]) == {"colossal"}
+        kinds = transformer.impute(missing)["kind"]
+        assert set(kinds) <= {"small", "medium", "large"}
+
+
+def test_holes_and_categories_do_not_tie_rows_together(transformer, mixed):
+    transformer.fit(mixed)
+    for verb in verbs(transformer):
+        if verb.__name__ == "score":
+            continue
+        together = verb(mixed)
+        for i in (0, 17, 89):
+            alone = verb(mixed.iloc[[i]])[0]
+            assert_allclose(alone, together[i], rtol=1e-7, atol=1e-9)
+
+
+def test_columns_of_an_array_may_be_categories(transformer, X):
+    codes = np.digitize(X[:, :1], [0.0]) * 7.0 + 3
+    X = np.c_[X, codes]
+    transformer.set_params(categorical_features=[5]).fit(X)
+    assert transformer.table_.columns.n_levels.tolist() == [0, 0, 0, 0, 0, 2]
+    Z = transformer.transform(X)
+    transformer.set_params(categorical_features=np.arange(6) == 5).fit(X)
+    assert_array_equal(transformer.transform(X), Z)
+    if hasattr(transformer, "inverse_transform"):
+        assert set(transformer.inverse_transform(Z)[:, 5]) <= {3.0, 10.0}
+
+
+def test_names_choose_categories(transformer, mixed):
+    mixed = mixed[["count", "kind", "size"]]
+    transformer.set_params(categorical_features=["kind", "count"]).fit(mixed)
+    n_counts = mixed["count"].nunique()
+    assert transformer.table_.columns.n_levels.tolist() == [n_counts, 3, 0]
+    transformer.set_params(categorical_features=["count"])
+    with refused(transformer, r"'kind' has dtype .*, but \w+ needs numbers"):
+        transformer.fit(mixed)
+
+
+@pytest.mark.parametrize("value", ["all", 3, "kind"])
+def test_a_senseless_choice_of_categories_is_refused(transformer, mixed, value):
+    transformer.set_params(categorical_features=value)
+    with refused(transformer, "The 'categorical_features' parameter of"):
+        transformer.fit(mixed)
+
+
+def test_a_column_of_a_frame_all_missing_is_named(transformer, mixed):
+    for dtype in ("float64", "object", "category", "Int64"):
+        empty = pd.Series([None] * 90, index=mixed.index, dtype=dtype)
+        with refused(transformer, "Column 'none' holds no value: all of its cells"):
+            transformer.fit(mixed.assign(none=empty))
+
+
+def test_holes_and_categories_survive_json(transformer, mixed):
+    transformer.fit(mixed)
+    state = json.loads(json.dumps(transformer.table_.get_state()))
+    again = copy.copy(transformer)
+    again.table_ = Table.from_state(state)
+    again.module_ = again._build_module(again.table_.columns).eval()
+    again.module_.load_state_dict(transformer.module_.state_dict())
+    assert_same(outputs(again, mixed), outputs(transformer, mixed))
+    if hasattr(transformer, "impute"):
+        pd.testing.assert_frame_equal(again.impute(mixed), transformer.impute(mixed))

@@ -267,7 +267,8 @@ def test_missing_values_are_allowed(estimator):
     assert get_tags(OutlierDetector(estimator)).input_tags.allow_nan
     pipeline = make_pipeline(StandardScaler(), estimator)
     assert get_tags(OutlierDetector(pipeline)).input_tags.allow_nan
-    assert not get_tags(OutlierDetector(PCA())).input_tags.allow_nan
+    pipeline = make_pipeline("passthrough", PCA())
+    assert not get_tags(OutlierDetector(pipeline)).input_tags.allow_nan
 
 
 @pytest.mark.parametrize("estimator", EVERYTHING, ids=type_name)

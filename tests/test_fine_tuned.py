@@ -891,3 +891,39 @@ def test_the_order_of_the_rows_does_not_decide_what_the_head_starts_from(monkeyp
     X = rng.normal(size=(3, 5))[y] * 3 + rng.normal(size=(120, 5))
     classifier = FineTunedClassifier(small_autoencoder(), **still).fit(X, y)
     assert classifier.score(X, y) > 0.6
+
+
+# Columns as they come
+
+
+@both
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    "transformer", [AutoencoderTransformer, VAETransformer, ContrastiveTransformer]
+)
+def test_holes_and_categories_are_no_matter(mixed, kind, frozen, transformer):
+    y = mixed["count"].to_numpy() > 50.0
+    y = np.where(np.arange(90) % 3, y, np.nan)
+    pretrained = transformer(3, max_iter=5, random_state=0)
+    if frozen:
+        pretrained = FrozenEstimator(pretrained.fit(mixed))
+    estimator = kind(pretrained, **quick).fit(mixed, y)
+    found = outputs(estimator, mixed)
+    assert all(np.isfinite(output).all() for output in found)
+    assert estimator.n_features_in_ == 6
+    unknown, missing = mixed.assign(kind="colossal"), mixed.assign(kind=pd.NA)
+    assert_same(outputs(estimator, unknown), outputs(estimator, missing))
+    assert_same(outputs(pickle.loads(pickle.dumps(estimator)), mixed), found)
+
+
+@both
+def test_columns_are_read_as_the_transformer_says(mixed, few, kind):
+    mixed, y = mixed.iloc[:60][["kind", "count"]], few
+    estimator = kind(small_autoencoder(categorical_features=None), **quick)
+    refuses(estimator, mixed, y, f"'kind' has dtype .*, but {kind.__name__} needs num")
+    estimator.set_params(transformer=small_autoencoder(categorical_features=[0, 1]))
+    estimator.fit(mixed, y)
+    assert (estimator.transformer_.table_.n_levels > 0).all()
+    mixed = mixed.assign(count="many")
+    with pytest.raises(ValueError, match="'count' holds values such as 'many', but"):
+        estimator.predict(mixed)

@@ -123,6 +123,8 @@ def test_strings_that_are_objects_may_be_missing():
     assert back["x"].isna().tolist() == [False, True, False]
     filled = schema.fill(frame, np.ones((3, 1)))
     assert filled["x"].tolist() == ["b", "b", "a"]
+    numpys = pd.DataFrame({"x": [np.str_("b"), None, "a"]}, dtype=object)
+    assert_array_equal(read(fit(numpys), numpys), read(schema, frame))
 
 
 def test_numbers_that_are_objects_may_be_missing_in_any_way():
@@ -364,6 +366,15 @@ def test_a_filled_column_takes_its_dtype_unless_a_cell_would_change():
     assert filled.equals(pl.DataFrame({"x": [1, 3]}))
     filled = polars.fill(pl.DataFrame({"x": [1.5, None]}), np.array([[9.0], [3.4]]))
     assert filled.equals(pl.DataFrame({"x": [1.5, 3.0]}))
+
+
+def test_an_index_may_be_anything():
+    index = pd.MultiIndex.from_tuples([("a", 1), ("a", 1), ("b", 2)])
+    frame = pd.DataFrame({"x": [1.0, None, 2.0], "y": ["u", "v", None]}, index=index)
+    schema = fit(frame)
+    pd.testing.assert_frame_equal(schema.write(read(schema, frame), frame), frame)
+    filled = schema.fill(frame, np.zeros((3, 2)))
+    pd.testing.assert_frame_equal(filled, frame.fillna({"x": 0.0, "y": "u"}))
 
 
 def test_a_type_that_json_cannot_hold_is_named():

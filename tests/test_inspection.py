@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from matplotlib import pyplot as plt
 from numpy.testing import assert_allclose, assert_array_equal
@@ -226,3 +227,18 @@ def test_whole_numbers_are_written_in_full(frame):
         )
         assert "a = 1700043584" in bars(display)
         assert display.ax_.get_title().startswith("row 3: ")
+
+
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, VAETransformer])
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_categories_and_holes_are_written_as_they_are(mixed, kind, library):
+    estimator = kind(2, max_iter=5, random_state=0).fit(mixed)
+    X = mixed.iloc[:3].assign(size=[1.5, None, 2.0], kind=["small", None, "large"])
+    if library == "polars":
+        X = pl.from_pandas(X.astype({"grade": "Int64"}))
+    for row, written in [(0, ["size = 1.5", "kind = small"]), (1, ["size = missing"])]:
+        display = FeatureContributionsDisplay.from_estimator(estimator, X, row=row)
+        assert set(written) <= set(bars(display))
+        assert np.isfinite(display.contributions).all()
+        assert "positive = " in " ".join(bars(display))
+    assert "kind = missing" in bars(display)

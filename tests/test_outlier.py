@@ -2,6 +2,7 @@ import pickle
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
@@ -641,3 +642,27 @@ def test_fence_is_the_boxplots_and_lower_for_skewness_to_the_left():
         first, third = np.percentile(values, [25, 75])
         expected = first - 1.5 * factor * (third - first)
         assert adjusted_lower_fence(values) == pytest.approx(expected)
+
+
+# Columns as they come
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, VAETransformer])
+def test_holes_and_categories_are_no_matter(mixed, library, kind):
+    if library == "polars":
+        mixed = pl.from_pandas(mixed.astype({"grade": "Int64"}))
+    for params in ({}, {"contamination": 0.1}, {"calibration": 0.3}):
+        detector = OutlierDetector(kind(2, max_iter=20, random_state=0), **params)
+        labels = detector.fit(mixed).predict(mixed)
+        assert np.isfinite(detector.score_samples(mixed)).all()
+        assert np.mean(labels == 1) > 0.6
+
+
+def test_a_strange_pair_of_categories_is_an_outlier(mixed):
+    odd = mixed[["count", "kind", "positive"]].assign(weight=mixed["count"] * 1.0)
+    detector = OutlierDetector(AutoencoderTransformer(2, random_state=0)).fit(odd)
+    strange = odd[odd["kind"] == "large"].assign(positive=False, kind="small")
+    usual = odd[odd["kind"] == "large"]
+    scores = detector.score_samples(strange), detector.score_samples(usual)
+    assert np.median(scores[0]) < np.min(scores[1])
