@@ -135,7 +135,7 @@ def part_constraint(kind, *, optional=False):
     -------
     list
     """
-    others = [callable] if kind.of_callable else []
+    others: list = [callable] if kind.of_callable else []
     others += [dict] if kind.of_mapping else []
     others += [HasMethods(["fit", "sample"])] if kind.of_density else []
     return [StrOptions(set(kind.names)), kind, *others, *([None] * optional)]
