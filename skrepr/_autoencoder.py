@@ -102,6 +102,9 @@ class AutoencoderModule(nn.Module):
     def reconstruct(self, x):
         return self.decode(self.encode(x))
 
+    def sample(self, z, generator):
+        return self.likelihood.sample(self.decoder(z), generator)
+
     def residuals(self, x):
         """Return how far x is from its reconstruction, NaN where it is missing."""
         return residual(self.likelihood, x, self.decoder(self.encode(x)))
@@ -191,6 +194,11 @@ class AutoencoderTransformer(DecodingTransformer):
         What `score_samples` makes of a row's errors: the Mahalanobis distance of the
         row together with its errors, each error by its variance among the training
         rows, or the plain mean squared error.
+    latent_density : {"kernel", "gaussian_mixture"}, LatentDensity or estimator, \
+            default="kernel"
+        Where `sample` draws codes from: a smoothed bootstrap of the training rows'
+        codes, a Gaussian mixture fitted to them, or an estimator with ``fit`` and
+        ``sample``; see :mod:`skrepr.latent_densities`.
     trim : float, default=0.0
         The share of the training rows to suspect of being outliers, in [0, 0.5]: the
         one switch that says that training rows are contaminated. So many rows, those
@@ -247,6 +255,8 @@ class AutoencoderTransformer(DecodingTransformer):
         The trained network: on the CPU, float32, in eval mode.
     error_model_ : torch.nn.Module
         What is known of the errors of the training rows.
+    sampler_ : torch.nn.Module
+        What is known of the codes and of generated rows.
     table_ : Table
         What is known of the columns; ``table_.get_state()`` is JSON-able.
     device_ : str
@@ -303,6 +313,7 @@ class AutoencoderTransformer(DecodingTransformer):
         augmentation="gaussian_noise",
         penalty=None,
         error_model="covariance",
+        latent_density="kernel",
         trim=0.0,
         categorical_features="from_dtype",
         standardize=True,
@@ -324,6 +335,7 @@ class AutoencoderTransformer(DecodingTransformer):
         self.augmentation = augmentation
         self.penalty = penalty
         self.error_model = error_model
+        self.latent_density = latent_density
         self.trim = trim
         self.categorical_features = categorical_features
         self.standardize = standardize

@@ -590,7 +590,7 @@ class DecodingTransformer(BaseTorchTransformer):
         return X
 
     def _learn_to_sample(self, X, seed):
-        """Fit the latent density to the codes of training rows."""
+        """Fit the latent density to the codes of training rows, and return these."""
         rng = np.random.default_rng(seed)
         if len(X) > MOST_CODES:
             X = X[rng.choice(len(X), MOST_CODES, replace=False)]
@@ -599,6 +599,7 @@ class DecodingTransformer(BaseTorchTransformer):
         self.sampler_ = Sampler(density)
         generator = torch.Generator().manual_seed(seed)
         self.sampler_.learn(self._draw(_N_DRAWN, generator=generator, restore=False))
+        return codes
 
     def _learn(self, X, passed, schema, ids, seed):
         stopped = super()._learn(X, passed, schema, ids, seed)

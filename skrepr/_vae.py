@@ -1,12 +1,11 @@
 """The variational autoencoder: a latent-variable model with densities and samples."""
 
 import math
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skrepr._base import DecodingTransformer
@@ -15,8 +14,13 @@ from skrepr._inputs import ColumnEncoder
 from skrepr._sklearn import Interval
 from skrepr._torch import apply, for_inference
 from skrepr.likelihoods import average, build_likelihood, residual
+from skrepr.metrics import active_units
 
 _LOG_VARIANCE_RANGE = (-12.0, 6.0)  # keeps exp and its gradient finite
+_N_ROUNDS = 5  # of filling cells that the encoder has not learned to miss
+_MOST_DRAWS = 2**16  # of codes, for all rows of a batch together
+_N_COMPLETIONS = 16  # of a row with holes
+_MOST_COMPLETED = 1000  # rows at a time
 
 
 class VAEModule(nn.Module):
@@ -37,6 +41,7 @@ class VAEModule(nn.Module):
     noise: torch.Tensor
     mean: torch.Tensor
     categorical: torch.Tensor
+    never_missing: torch.Tensor
 
     def __init__(
         self, encoder, decoder, likelihood, noise, beta, warmup, free_bits, columns
@@ -49,6 +54,8 @@ class VAEModule(nn.Module):
         self.register_buffer("mean", torch.as_tensor(columns.mean).float())
         categorical = np.flatnonzero((columns.n_levels > 0) & columns.varies)
         self.register_buffer("categorical", torch.as_tensor(categorical))
+        never_missing = ~columns.missing & (columns.n_levels == 0)
+        self.register_buffer("never_missing", torch.as_tensor(never_missing))
         self.beta = beta
         self.warmup = warmup
         self.free_bits = free_bits
@@ -58,14 +65,27 @@ class VAEModule(nn.Module):
         return self.noise.shape[1]
 
     def posterior(self, x):
-        """Return mean and log-variance of q(z|x), each (n, n_components)."""
+        """Return mean and log-variance of q(z|x), each (n, n_components).
+
+        Cells of columns that were never missing in training are filled first: the
+        encoder has not learned to do without them.
+        """
+        holes = x.isnan() & self.never_missing
+        if holes.any():
+            observed = x
+            for _ in range(_N_ROUNDS):
+                expected = self.decode(self._posterior(x)[0])
+                x = torch.where(holes, expected, observed)
+        return self._posterior(x)
+
+    def _posterior(self, x):
         mean, log_variance = self.encoder(x).chunk(2, dim=1)
         return mean, log_variance.clamp(*_LOG_VARIANCE_RANGE)
 
     def loss(self, batch):
         x = batch.x
         shown = self._hide(x, batch.generator) if len(self.categorical) else x
-        mean, log_variance = self.posterior(shown)
+        mean, log_variance = self._posterior(shown)
         noise = torch.empty_like(mean).normal_(generator=batch.generator)
         z = torch.addcmul(mean, noise, (0.5 * log_variance).exp())
         log_prob = self.likelihood.log_prob(x, self.decoder(z))
@@ -152,8 +172,7 @@ class VAEModule(nn.Module):
         Of a category it is the most probable one. The mean is over draws of the code,
         each weighted by its share in the likelihood of the observed cells.
         """
-        draws = self.noise[: self._n_at_once(len(x))]
-        output, log_weights = self._log_weights(x, *self.posterior(x), draws)
+        output, log_weights = self._log_weights(x, *self.posterior(x), self.noise)
         known = average(self.likelihood, output, log_weights.softmax(0))
         return torch.where(x.isnan(), known, x)
 
@@ -165,6 +184,23 @@ class VAEModule(nn.Module):
             output = self.decoder(self.encode(x))
             x[:, j] = self.likelihood.sample(output, generator)[:, j]
         return x
+
+    def complete(self, x, n_completions, generator):
+        """Return rows x with the missing cells drawn, shape (n, n_completions, d).
+
+        Codes are drawn from the posterior given the observed cells. Every row gets the
+        same random numbers, so that its completions do not depend on the others'.
+        """
+        output, log_weights = self._log_weights(x, *self.posterior(x), self.noise)
+        weights, state = log_weights.softmax(0), generator.get_state()
+        rows = []
+        for i in range(len(x)):
+            generator.set_state(state)
+            chosen = torch.multinomial(
+                weights[:, i], n_completions, replacement=True, generator=generator
+            )
+            rows.append(self.likelihood.sample(output[chosen, i], generator))
+        return torch.where(x.isnan()[:, None], torch.stack(rows), x[:, None])
 
     def elbo(self, x):
         """Return minus the terms of the loss of every row, shape (n, 2).
@@ -248,8 +284,16 @@ class VAETransformer(DecodingTransformer):
     kl_warmup : float, default=0.2
         Fraction of the training during which the weight of the KL divergence rises from
         0 to `beta`.
+    free_bits : float, default=0.0
+        Nats that the KL divergence of every latent, a mean over the rows of a batch,
+        has for nothing: against latents that the decoder learns to ignore.
+    latent_density : {"kernel", "gaussian_mixture", "prior"}, LatentDensity or \
+            estimator, default="kernel"
+        Where `sample` draws codes from: a smoothed bootstrap of the training rows'
+        codes, a Gaussian mixture fitted to them, the prior, or an estimator with
+        ``fit`` and ``sample``; see :mod:`skrepr.latent_densities`.
     n_importance_samples : int, default=32
-        Draws of the code behind each row's log-likelihood.
+        Draws of the code behind each row's log-likelihood. Their memory is bounded.
     trim : float, default=0.0
         The share of the training rows to suspect of being outliers, in [0, 0.5]: the
         one switch that says that training rows are contaminated. So many rows, those
@@ -262,14 +306,17 @@ class VAETransformer(DecodingTransformer):
         strings, flags, or the dtype Categorical or Enum; other columns, and all of an
         array, are numbers. A category that the training rows did not have counts as
         missing.
-    standardize : bool, default=True
-        Whether the network sees centred columns of unit variance. Otherwise it sees
-        the user's own values, which should then be of the order of 1.
+    standardize : {"quantile"} or bool, default="quantile"
+        What the network sees of numeric columns: with "quantile" the normal scores of
+        their ranks, so that no column is skewed or has outliers; with True centred
+        columns of unit variance; with False the user's own values, which should then be
+        of the order of 1. Columns that `likelihood` models in the user's units (flags,
+        counts) are centred and scaled with "quantile", too.
     max_iter : int or "auto", default="auto"
-        Number of epochs. "auto" takes as many as give 1000 steps, at least one.
+        Number of epochs. "auto" takes as many as give 3000 steps, at least one.
     batch_size : int, default=256
         Largest number of rows in a step. An epoch is split evenly.
-    learning_rate : float, default=1e-3
+    learning_rate : float, default=2e-3
         Peak learning rate of AdamW: it rises during the first tenth of the steps and
         falls to zero along a cosine.
     weight_decay : float, default=0.0
@@ -305,6 +352,11 @@ class VAETransformer(DecodingTransformer):
         Number of epochs run.
     module_ : torch.nn.Module
         The trained network: on the CPU, float32, in eval mode.
+    active_units_ : ndarray of shape (n_components,), bool
+        The latents that depend on the row: the variance of the training rows' codes is
+        0.01 at least.
+    sampler_ : torch.nn.Module
+        What is known of the codes and of generated rows.
     table_ : Table
         What is known of the columns; ``table_.get_state()`` is JSON-able.
     device_ : str
@@ -339,10 +391,13 @@ class VAETransformer(DecodingTransformer):
     True
     """
 
+    _auto_steps = 3000
+
     _parameter_constraints: dict = {
         **DecodingTransformer._parameter_constraints,
         "beta": [Interval(Real, 0, None, closed="left")],
         "kl_warmup": [Interval(Real, 0, 1, closed="both")],
+        "free_bits": [Interval(Real, 0, None, closed="left")],
         "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
     }
 
@@ -354,13 +409,15 @@ class VAETransformer(DecodingTransformer):
         likelihood="gaussian",
         beta=1.0,
         kl_warmup=0.2,
+        free_bits=0.0,
+        latent_density="kernel",
         n_importance_samples=32,
         trim=0.0,
         categorical_features="from_dtype",
-        standardize=True,
+        standardize="quantile",
         max_iter="auto",
         batch_size=256,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         weight_decay=0.0,
         early_stopping=False,
         validation_fraction=0.1,
@@ -375,6 +432,8 @@ class VAETransformer(DecodingTransformer):
         self.likelihood = likelihood
         self.beta = beta
         self.kl_warmup = kl_warmup
+        self.free_bits = free_bits
+        self.latent_density = latent_density
         self.n_importance_samples = n_importance_samples
         self.trim = trim
         self.categorical_features = categorical_features
@@ -402,15 +461,39 @@ class VAETransformer(DecodingTransformer):
             torch.randn(self.n_importance_samples, k, dtype=torch.float32),
             self.beta,
             self.kl_warmup,
+            self.free_bits,
             columns,
         )
 
-    def score_samples(self, X):
-        """Compute the log-likelihood of every row, an anomaly score.
+    def log_likelihood(self, X):
+        """Compute the log-likelihood of the observed cells of every row.
 
         It is the importance-weighted bound of log p(x), which the ELBO never exceeds,
         from draws that are fixed in the fitted model: two calls give the same numbers,
-        and a row's score does not depend on the rows beside it.
+        and a row's log-likelihood does not depend on the rows beside it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training rows.
+
+        Returns
+        -------
+        log_likelihoods : ndarray of shape (n_samples,), float64
+            Log-densities in the user's units; of categories, counts and flags
+            log-probabilities. Missing cells are integrated out. Columns that were
+            constant in training contribute 0. With ``standardize="quantile"`` the
+            density of a discrete column is that of its values spread out.
+        """
+        return self._log_likelihood(self._validate_rows(X))
+
+    def score_samples(self, X):
+        """Compute the log-likelihood of every row as an anomaly score.
+
+        For rows without holes it is `log_likelihood`. A missing cell contributes its
+        expected log-density beside the others: the score is the mean log-likelihood of
+        16 completions of the row, which the model draws. So a row is not stranger for
+        its holes.
 
         Parameters
         ----------
@@ -420,27 +503,86 @@ class VAETransformer(DecodingTransformer):
         Returns
         -------
         scores : ndarray of shape (n_samples,), float64
-            Log-densities (log-probabilities for a Bernoulli likelihood) in the user's
-            units; the higher, the more normal. Columns that were constant in training
-            contribute 0, and so do cells that are missing: the log-density is that of
-            the others.
+            Log-densities in the user's units; the higher, the more normal. They are
+            the same for a row, whatever rows stand beside it.
         """
         X = self._validate_rows(X)
-        widest = max(p.shape[0] for p in self.module_.parameters() if p.ndim)
-        scores = self._apply(
-            "log_prob",
+        scores = np.empty(len(X))
+        holed = np.isnan(X).any(axis=1)
+        scores[~holed] = self._log_likelihood(X[~holed])
+        holed = np.flatnonzero(holed)
+        for start in range(0, len(holed), _MOST_COMPLETED):
+            rows = holed[start : start + _MOST_COMPLETED]
+            completed = self._completed(X[rows])
+            of_each = self._log_likelihood(completed.reshape(-1, X.shape[1]))
+            scores[rows] = of_each.reshape(completed.shape[:2]).mean(axis=1)
+        return scores
+
+    def elbo(self, X):
+        """Compute the evidence lower bound (ELBO) of every row, and its two terms.
+
+        The expectation is a mean over ``n_importance_samples`` draws, which are fixed
+        in the fitted model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training rows.
+
+        Returns
+        -------
+        terms : dict of str to ndarray of shape (n_samples,), float64
+            "reconstruction" is the expected log-density of the observed cells given the
+            code, in the user's units, "kl" the KL divergence of the code's posterior
+            from its prior, and "elbo" the former minus the latter. It is no larger, but
+            for the random draws, than `log_likelihood`.
+        """
+        X = self._validate_rows(X)
+        terms = self._of_draws("elbo", X)
+        reconstruction, kl = terms[:, 0] + self._log_jacobian(X), -terms[:, 1]
+        return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+
+    def _log_likelihood(self, X):
+        return self._of_draws("log_prob", X) + self._log_jacobian(X)
+
+    def _of_draws(self, verb, X):
+        return self._apply(
+            verb,
             X,
             to_matrix=self.table_.to_matrix,
-            cells_per_row=widest * len(self.module_.noise),
-        )
+            cells_per_row=self._widest() * len(self.module_.noise),
+        ).astype(np.float64)
+
+    def _log_jacobian(self, X):
+        """Return what brings log-densities of the matrix into the user's units."""
         log_jacobian = np.broadcast_to(
             self.module_.likelihood.log_jacobian, X.shape[1:]
         )
-        missing = np.isnan(X)
-        return scores.astype(np.float64) + log_jacobian.sum() - missing @ log_jacobian
+        missing = np.isnan(X) @ log_jacobian
+        return self.table_.log_slope(X) + log_jacobian.sum() - missing
+
+    def _completed(self, X):
+        """Draw the missing cells of rows, shape (n, n_completions, n_features)."""
+        module = for_inference(self.module_, "cpu", X.dtype)
+        matrix = apply(
+            module,
+            lambda x: module.complete(
+                x, _N_COMPLETIONS, torch.Generator().manual_seed(0)
+            ),
+            X,
+            to_matrix=self.table_.to_matrix,
+            cells_per_row=self._widest() * len(module.noise),
+        )
+        completed = self._restored(matrix.reshape(-1, X.shape[1]))
+        X = np.repeat(X, _N_COMPLETIONS, axis=0)
+        completed = np.where(np.isnan(X), completed, X)
+        return completed.reshape(-1, _N_COMPLETIONS, X.shape[1])
+
+    def _widest(self):
+        return max(p.shape[0] for p in self.module_.parameters() if p.ndim)
 
     def score(self, X, y=None):
-        """Compute the mean log-likelihood of the rows.
+        """Compute the mean log-likelihood of the rows, see `log_likelihood`.
 
         It may compare components, likelihoods of the same kind, backbones and training
         parameters; not values of ``trim``, where the rows to score hold outliers.
@@ -455,44 +597,20 @@ class VAETransformer(DecodingTransformer):
         Returns
         -------
         score : float
-            Mean of `score_samples`, in the user's units.
+            Mean of `log_likelihood`, in the user's units.
         """
-        return float(self.score_samples(X).mean())
+        return float(self.log_likelihood(X).mean())
 
-    def sample(self, n_samples=1, random_state=None):
-        """Draw new rows: codes from the prior, rows from the likelihood.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        random_state : int, RandomState instance or None, default=None
-            Determines the rows drawn.
-
-        Returns
-        -------
-        X : ndarray or DataFrame of shape (n_samples, n_features)
-            Rows in the user's units, in the container the estimator was fitted on
-            (array, pandas or polars), with the dtypes and categories of its columns.
-            With the Gaussian likelihood values may leave the range of the data;
-            integers are rounded.
-
-        Raises
-        ------
-        ValueError
-            If `n_samples` is not a positive integer.
-        """
-        check_is_fitted(self)
-        whole = isinstance(n_samples, Integral) and not isinstance(n_samples, bool)
-        if not whole or n_samples < 1:
-            raise ValueError(
-                "n_samples must be a positive integer, the number of rows to draw. Got "
-                f"{n_samples!r}."
+    def _learn_to_sample(self, X, seed):
+        codes = super()._learn_to_sample(X, seed)
+        self.active_units_ = active_units(codes)
+        if self.table_.varies.any() and not self.active_units_.any():
+            warnings.warn(
+                "The posterior has collapsed: no latent depends on the row (the training "
+                "rows' codes have no variance of 0.01 or more), and generated rows have "
+                "independent columns. Columns that have nothing to do with each other "
+                "lead to that. If yours do have, set free_bits, for example to 0.1, or "
+                "a smaller beta, or allow more steps.",
+                stacklevel=8,
             )
-        seed = check_random_state(random_state).randint(2**31 - 1)
-        generator = torch.Generator().manual_seed(int(seed))
-        shape = int(n_samples), self._n_features_out
-        z = torch.randn(shape, generator=generator, dtype=torch.float32)
-        module = for_inference(self.module_, "cpu", np.float32)
-        matrix = apply(module, lambda codes: module.sample(codes, generator), z.numpy())
-        return self._to_rows(matrix, np.float64)
+        return codes

@@ -327,3 +327,34 @@ def _labelled(Z, y):
     Z = _check_rows(Z)
     labels, missing = check_labels(Z, y)
     return Z[~missing], *encode_classes(labels)
+
+
+def active_units(codes, *, threshold=0.01):
+    """Tell which components of codes vary.
+
+    Of a variational autoencoder these are the latents whose posterior depends on the
+    row; the others have collapsed to the prior.
+
+    Parameters
+    ----------
+    codes : array-like of shape (n_samples, n_components)
+        Posterior means, as ``transform`` returns them.
+    threshold : float, default=0.01
+        The least variance.
+
+    Returns
+    -------
+    active : ndarray of shape (n_components,), bool
+
+    References
+    ----------
+    Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016.
+
+    Examples
+    --------
+    >>> from skrepr.metrics import active_units
+    >>> active_units([[0.0, 1.0], [0.1, -1.0]])
+    array([False,  True])
+    """
+    codes = check_array(codes)
+    return codes.var(axis=0) >= threshold
