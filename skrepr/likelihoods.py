@@ -339,16 +339,13 @@ class PerColumn(Likelihood):
                     "categorical: its distribution is always that of its categories. "
                     "Leave it out, or see categorical_features."
                 )
-        groups: dict[Any, list[int]] = {}
+        found: dict[Any, list[int]] = {}
         for j in np.flatnonzero(columns.n_levels == 0).tolist():
-            value = self.likelihoods.get(columns.names[j], "gaussian")
-            groups.setdefault(value, []).append(j)
+            part = self.likelihoods.get(columns.names[j], "gaussian")
+            found.setdefault(part, []).append(j)
         return [
-            (
-                Likelihood.names[value]() if isinstance(value, str) else value,
-                np.array(j),
-            )
-            for value, j in groups.items()
+            (Likelihood.names[part]() if isinstance(part, str) else part, np.array(js))
+            for part, js in found.items()
         ]
 
 
@@ -358,7 +355,10 @@ def _shortened(names, n_most=10):
 
 
 class _LikelihoodModule(nn.Module):
-    """What the modules share: columns that do not vary weigh nothing."""
+    """What the modules share: columns that do not vary weigh nothing.
+
+    The cost is minus the log-probability where there is nothing more natural.
+    """
 
     weight: torch.Tensor | None
 
@@ -376,6 +376,12 @@ class _LikelihoodModule(nn.Module):
 
     def restore(self, X):
         return X
+
+    def log_prob(self, x, output):
+        raise NotImplementedError
+
+    def cost(self, x, output):
+        return -self.log_prob(x, output)
 
     def _weigh(self, cells):
         return cells if self.weight is None else cells * self.weight
@@ -521,12 +527,11 @@ class _StudentT(_LikelihoodModule):
         self.scale_is_learned = scale == "learned"
         self.df_is_learned = df == "learned"
         self.log_unit = _log_unit(columns)
-        self.raw_log_scale, self.raw_df = (
-            nn.Parameter(torch.zeros(()))
-            if value == "learned"
-            else nn.Parameter(torch.tensor(math.log(value)), requires_grad=False)
-            for value in (scale, df)
-        )
+        for name, value in ("raw_log_scale", scale), ("raw_df", df):
+            if value == "learned":
+                self.register_parameter(name, nn.Parameter(torch.zeros(())))
+            else:
+                self.register_buffer(name, torch.tensor(math.log(value)))
         self.log_jacobian = _log_jacobian(columns)
 
     @property
@@ -554,9 +559,6 @@ class _StudentT(_LikelihoodModule):
             - log_scale
         )
         return self._weigh(constant - (df + 1) / 2 * torch.log1p(z.square() / df))
-
-    def cost(self, x, output):
-        return -self.log_prob(x, output)
 
     def mean(self, output):
         return output
@@ -600,9 +602,6 @@ class _Mixture(_LikelihoodModule):
         each = log_weights + _normal_log_prob(x[..., None, :], means, log_scales)
         return self._weigh(each.logsumexp(-2))
 
-    def cost(self, x, output):
-        return -self.log_prob(x, output)
-
     def mean(self, output):
         log_weights, means, _ = self._components(output)
         return (log_weights.exp() * means).sum(-2)
@@ -638,7 +637,7 @@ class _Counts(_LikelihoodModule):
 
     def check(self, X):
         with np.errstate(invalid="ignore"):
-            wrong = (X < 0) | (X != np.rint(X)) & ~np.isnan(X)
+            wrong = (X < 0) | (np.rint(X) != X) & ~np.isnan(X)
         if wrong.any():
             i, j = np.argwhere(wrong)[0]
             raise ValueError(
@@ -651,9 +650,6 @@ class _Counts(_LikelihoodModule):
         nearest = np.rint(X)
         is_whole = np.abs(X - nearest) <= self.tolerance + 1e-6 * np.abs(nearest)
         return np.where(is_whole, nearest + 0.0, X).clip(0)
-
-    def cost(self, x, output):
-        return -self.log_prob(x, output)
 
     def _raw(self, x):
         return torch.addcmul(self.center, x, self.scale).round().clamp(min=0)
@@ -729,7 +725,7 @@ def _log_jacobian(columns):
     return np.where(columns.varies, -np.log(columns.scale), 0.0)
 
 
-class Joint(nn.Module):
+class _Joint(nn.Module):
     """The modules of several likelihoods side by side, of numbers and of categories.
 
     Cells that are missing (NaN) have the log-density, the cost and the slope 0.
@@ -870,12 +866,12 @@ def build_likelihood(part, columns, *, noise=True):
     Returns
     -------
     torch.nn.Module
-        The part's own for a table of numbers without holes, else a `Joint`.
+        The part's own for a table of numbers without holes, else a `_Joint`.
     """
     groups = part.groups(columns)
     if columns.is_plain and len(groups) == 1:
         return groups[0][0].build(columns, noise=noise)
-    return Joint(
+    return _Joint(
         columns,
         [(each.build(columns[which], noise=noise), which) for each, which in groups],
     )
@@ -896,13 +892,13 @@ def residual(module, x, output):
     torch.Tensor of shape (n, n_columns)
         NaN where x is missing.
     """
-    if isinstance(module, Joint):
+    if isinstance(module, _Joint):
         return module.residual(x, output)
     return x - module.mean(output)
 
 
 def average(module, output, weights):
-    """Return the mean rows of weighted draws, see `Joint.average`.
+    """Return the mean rows of weighted draws, see `_Joint.average`.
 
     Parameters
     ----------
@@ -915,7 +911,7 @@ def average(module, output, weights):
     -------
     torch.Tensor of shape (n, n_columns)
     """
-    if isinstance(module, Joint):
+    if isinstance(module, _Joint):
         return module.average(output, weights)
     return _weighted_mean(module, output, weights)
 

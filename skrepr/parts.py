@@ -125,6 +125,6 @@ def part_constraint(kind, *, optional=False):
     -------
     list
     """
-    others = [callable] if kind.of_callable else []
+    others: list = [callable] if kind.of_callable else []
     others += [dict] if kind.of_mapping else []
     return [StrOptions(set(kind.names)), kind, *others, *([None] * optional)]
