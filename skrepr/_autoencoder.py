@@ -51,10 +51,14 @@ class AutoencoderModule(nn.Module):
         if self.has_holes:
             noisy = self._hide(noisy, batch.generator)
             n_cells = (~x.isnan() & self.varies).sum().clamp(min=1)
-        z = self.encoder(noisy)
+        inputs = self.encoder.read(noisy)
+        z = self.encoder.code(inputs)
         cost = self.likelihood.cost(x, self.decoder(z))
         terms = {"reconstruction": cost.sum() / n_cells}
-        if self.penalty is not None:
+        if getattr(self.penalty, "of_encoder", False):
+            network = self.encoder.network
+            terms["penalty"] = self.penalty(z, network, inputs, batch.generator)
+        elif self.penalty is not None:
             terms["penalty"] = self.penalty(z)
         return terms
 
@@ -187,8 +191,9 @@ class AutoencoderTransformer(DecodingTransformer):
         Change of the encoder's input that is to be undone, or a function that makes
         it, see :class:`~skrepr.augmentations.Augmentation`. None trains a plain
         autoencoder.
-    penalty : {"l1"}, Penalty or None, default=None
-        Penalty on the code. "l1" favours sparse codes.
+    penalty : {"l1", "top_k", "contractive"}, Penalty or None, default=None
+        Penalty on the code. "l1" favours sparse codes, "top_k" makes them sparse, and
+        "contractive" favours codes that small changes of the row leave alone.
     error_model : {"covariance", "diagonal", "mean_squared"} or ErrorModel, \
             default="covariance"
         What `score_samples` makes of a row's errors: the Mahalanobis distance of the
@@ -247,8 +252,8 @@ class AutoencoderTransformer(DecodingTransformer):
     ----------
     history_ : dict of str to list of float
         Per epoch: "loss" and its terms "reconstruction" and, if there is a penalty,
-        "penalty"; with early stopping the same for the validation split, under
-        "validation_loss", "validation_reconstruction", ...
+        "penalty" ("top_k" adds none); with early stopping the same for the validation
+        split, under "validation_loss", "validation_reconstruction", ...
     n_iter_ : int
         Number of epochs run.
     module_ : torch.nn.Module
@@ -356,14 +361,20 @@ class AutoencoderTransformer(DecodingTransformer):
         likelihood = build_likelihood(self._part("likelihood"), columns, noise=False)
         augmentation = self._part("augmentation")
         penalty = self._part("penalty")
+        k = self.n_components
         return AutoencoderModule(
-            ColumnEncoder(columns, backbone, self.n_components),
-            backbone.decoder(self.n_components, likelihood.n_outputs),
+            ColumnEncoder(
+                columns,
+                backbone,
+                k,
+                None if penalty is None else penalty.constraint(k),
+            ),
+            backbone.decoder(k, likelihood.n_outputs),
             likelihood,
             None if augmentation is None else augmentation.build(columns),
-            None if penalty is None else penalty.build(self.n_components),
+            None if penalty is None else penalty.build(k),
             columns,
-            self.n_components,
+            k,
         )
 
     def _learn(self, X, passed, schema, ids, seed):
@@ -384,8 +395,10 @@ class AutoencoderTransformer(DecodingTransformer):
         return torch.from_numpy(self._apply_scorer("errors", X)).double()
 
     def _apply_scorer(self, verb, X):
+        with torch.device("cpu"):
+            scorer = _Scorer(self.module_, self.error_model_, self.table_.columns)
         return self._apply_of(
-            _Scorer(self.module_, self.error_model_, self.table_.columns),
+            scorer,
             verb,
             X,
             to_matrix=self.table_.to_matrix,

@@ -53,9 +53,13 @@ class ColumnEncoder(nn.Module):
             return torch.where(x.isnan(), self.mean, x)
         return self.inputs(x)
 
-    def forward(self, x):
-        code = self.network(self.read(x))
+    def code(self, inputs):
+        """Map what the network reads to codes."""
+        code = self.network(inputs)
         return code if self.constraint is None else self.constraint(code)
+
+    def forward(self, x):
+        return self.code(self.read(x))
 
 
 class Inputs(nn.Module):

@@ -1,11 +1,16 @@
-"""Penalties on the code of an autoencoder."""
+"""Penalties on the code of an autoencoder, and constraints of it."""
 
-from numbers import Real
+from numbers import Integral, Real
 
+import torch
 from torch import nn
 
 from skrepr._sklearn import Interval
 from skrepr.parts import Part
+
+# Of the encoder's inputs, whose standard deviation is 1: float32 still tells the codes
+# apart, and the encoder is nearly linear.
+_STEP = 1e-2
 
 
 class Penalty(Part):
@@ -23,11 +28,28 @@ class Penalty(Part):
 
         Returns
         -------
-        torch.nn.Module
+        torch.nn.Module or None
             Maps codes (n, n_components) to a 0-d tensor, added to the mean loss of a
-            row.
+            row. If it has an attribute ``of_encoder`` that is true, it is called with
+            the codes, the network that made them of its inputs, these inputs, shape
+            (n, n_inputs), and a ``torch.Generator``. None adds nothing.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
+
+    def constraint(self, n_components):
+        """Build what every code goes through, in training and afterwards.
+
+        Parameters
+        ----------
+        n_components : int
+
+        Returns
+        -------
+        torch.nn.Module or None
+            Maps codes (n, n_components) to codes of that shape. None, the default,
+            leaves them as they are.
+        """
+        return None
 
 
 class L1(Penalty):
@@ -59,6 +81,84 @@ class L1(Penalty):
         return _L1(self.weight)
 
 
+class Contractive(Penalty):
+    """Squared Frobenius norm of the encoder's Jacobian: codes resist small changes.
+
+    It is estimated from how far the code moves when the encoder's inputs take a small
+    step in one random direction: without bias but for the curvature of the encoder, at
+    the cost of one more pass through it. Inputs are standardised columns, and what
+    categories and holes are turned into. A backbone with dropout, which moves the code
+    by itself, is an error.
+
+    Parameters
+    ----------
+    weight : float, default=0.01
+        Factor of the sum of the squared derivatives of all components by all inputs, a
+        mean over rows. The reconstruction loss beside it is a mean over cells.
+
+    References
+    ----------
+    Rifai, Vincent, Muller, Glorot and Bengio, "Contractive Auto-Encoders: Explicit
+    Invariance During Feature Extraction", ICML 2011.
+
+    Examples
+    --------
+    >>> from skrepr import AutoencoderTransformer
+    >>> from skrepr.penalties import Contractive
+    >>> AutoencoderTransformer(penalty=Contractive(weight=0.1), augmentation=None)
+    AutoencoderTransformer(augmentation=None, penalty=Contractive(weight=0.1))
+    """
+
+    _parameter_constraints: dict = {"weight": [Interval(Real, 0, None, closed="left")]}
+
+    def __init__(self, weight=0.01):
+        self.weight = weight
+
+    def build(self, n_components):
+        """Build the function that penalises a batch of codes."""
+        return _Contractive(self.weight)
+
+
+class TopK(Penalty):
+    """Keep the k components of a code with the largest absolute values: k-sparse codes.
+
+    The others become 0, in training and in `transform`. It is a constraint rather than
+    a penalty: it adds nothing to the loss.
+
+    Parameters
+    ----------
+    k : int, default=4
+        Components that stay; all, where the code has fewer.
+
+    References
+    ----------
+    Makhzani and Frey, "k-Sparse Autoencoders", ICLR 2014.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skrepr import AutoencoderTransformer
+    >>> from skrepr.penalties import TopK
+    >>> ae = AutoencoderTransformer(penalty=TopK(k=2), max_iter=2, random_state=0)
+    >>> codes = ae.fit_transform(load_wine().data)
+    >>> bool(((codes != 0).sum(axis=1) == 2).all())
+    True
+    """
+
+    _parameter_constraints: dict = {"k": [Interval(Integral, 1, None, closed="left")]}
+
+    def __init__(self, k=4):
+        self.k = k
+
+    def build(self, n_components):
+        """Build nothing: the loss stays what it is."""
+        return None
+
+    def constraint(self, n_components):
+        """Build what every code goes through, in training and afterwards."""
+        return _TopK(min(self.k, n_components))
+
+
 class _L1(nn.Module):
     def __init__(self, weight):
         super().__init__()
@@ -68,4 +168,33 @@ class _L1(nn.Module):
         return self.weight * z.abs().mean()
 
 
-Penalty.names = {"l1": L1}
+class _Contractive(nn.Module):
+    of_encoder = True
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, z, network, inputs, generator):
+        if any(isinstance(layer, nn.Dropout) for layer in network.modules()):
+            raise ValueError(
+                "The contractive penalty compares two passes through the encoder, and "
+                "dropout makes them differ by itself. Expected a backbone without it: "
+                "set dropout to 0, or choose another penalty."
+            )
+        direction = torch.empty_like(inputs).normal_(generator=generator)
+        moved = network(torch.add(inputs, direction, alpha=_STEP))
+        return self.weight * ((moved - z) / _STEP).square().sum() / len(z)
+
+
+class _TopK(nn.Module):
+    def __init__(self, k):
+        super().__init__()
+        self.k = k
+
+    def forward(self, z):
+        kept = z.abs().topk(self.k, dim=1).indices
+        return torch.zeros_like(z).scatter(1, kept, z.gather(1, kept))
+
+
+Penalty.names = {"l1": L1, "contractive": Contractive, "top_k": TopK}

@@ -376,3 +376,109 @@ def test_a_function_has_to_take_a_batch_and_a_generator():
     contrastive = ContrastiveTransformer(augmentation=lambda x: x)
     with pytest.raises(ValueError, match=r"cannot be called with a batch and a gen"):
         contrastive.fit(correlated(9))
+
+
+# Categories and holes.
+
+
+def with_categories(n=20_000):
+    """Rows of a number, one with holes, and two columns of categories, one with holes.
+
+    The latter are equal where they are observed.
+    """
+    rng = np.random.default_rng(0)
+    codes = rng.choice(4, n, p=[0.4, 0.3, 0.2, 0.1]) * 1.0
+    X = np.column_stack([rng.normal(size=(n, 2)), codes, codes])
+    X[rng.uniform(size=n) < 0.25, 1] = np.nan
+    X[rng.uniform(size=n) < 0.25, 3] = np.nan
+    return X
+
+
+def augment_mixed(part, X):
+    """Return the matrix of rows with categories, its augmented copy and the layout."""
+    schema = Schema.fit(X, [2, 3], "")
+    table = Table.fit(X, standardize=True, schema=schema)
+    matrix = torch.from_numpy(table.to_matrix(X, np.float32))
+    changed = part.build(table.columns)(matrix, generator())
+    return matrix.numpy(), changed.numpy(), table.columns
+
+
+@pytest.mark.parametrize(
+    "part",
+    [part for name, part in ALL.items() if name not in ("function", "composition")],
+    ids=[name for name in ALL if name not in ("function", "composition")],
+)
+def test_categories_stay_codes(part):
+    _, after, _ = augment_mixed(part, with_categories(2000))
+    for j in 2, 3:
+        assert set(after[~np.isnan(after[:, j]), j]) == {0, 1, 2, 3}
+    assert not np.isnan(after[:, 0]).any()
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 2.0])
+def test_noise_replaces_categories_by_its_share_of_the_variance(scale):
+    X = with_categories()
+    before, after, _ = augment_mixed(GaussianNoise(scale), X)
+    assert np.array_equal(np.isnan(before), np.isnan(after))
+    share = scale**2 / (1 + scale**2)
+    frequencies = np.array([0.4, 0.3, 0.2, 0.1])
+    expected = share * (1 - np.square(frequencies).sum())
+    assert (before[:, 2] != after[:, 2]).mean() == pytest.approx(expected, abs=0.015)
+    # A donor that is missing gives nothing.
+    both = ~np.isnan(before[:, 3])
+    changed = before[both, 3] != after[both, 3]
+    assert changed.mean() == pytest.approx(0.75 * expected, abs=0.015)
+    found = np.bincount(after[:, 2].astype(int)) / len(after)
+    assert_allclose(found, frequencies, atol=0.015)
+    observed = ~np.isnan(X[:, 1])
+    noise = after[observed, 1] - before[observed, 1]
+    assert noise.std() == pytest.approx(scale, abs=0.03)
+
+
+def test_masked_cells_are_missing_where_cells_may_be():
+    before, after, columns = augment_mixed(FeatureMasking(0.4), with_categories())
+    masked = after[:, 0] == np.float32(columns.mean[0])
+    assert masked.mean() == pytest.approx(0.4, abs=0.015)
+    for j, already in (1, 0.25), (2, 0.0), (3, 0.25):
+        missing = np.isnan(after[:, j])
+        assert missing.mean() == pytest.approx(already + 0.4 * (1 - already), abs=0.015)
+        assert np.array_equal(after[~missing, j], before[~missing, j])
+
+
+def test_a_donor_gives_its_cell_whether_or_not_it_is_missing():
+    before, after, _ = augment_mixed(FeatureCorruption(1.0), with_categories())
+    for j in 1, 3:
+        was, now = np.isnan(before[:, j]), np.isnan(after[:, j])
+        assert now.mean() == pytest.approx(0.25, abs=0.015)
+        assert np.corrcoef(was, now)[0, 1] == pytest.approx(0, abs=0.03)
+
+
+def test_mixup_takes_every_category_from_one_of_the_rows():
+    before, after, _ = augment_mixed(Mixup(0.5), with_categories())
+    same = before[:, 2] == after[:, 2]
+    # The share of the row itself is 3/4 on average.
+    expected = 0.75 + 0.25 * (0.4**2 + 0.3**2 + 0.2**2 + 0.1**2)
+    assert same.mean() == pytest.approx(expected, abs=0.015)
+    assert np.array_equal(np.isnan(before[:, 1]), np.isnan(after[:, 1]))
+    # One row in four has a partner whose number is missing, and stays what it is.
+    observed = ~np.isnan(before[:, 1])
+    kept = before[observed, 1] == after[observed, 1]
+    assert kept.mean() == pytest.approx(0.25, abs=0.015)
+    now = np.isnan(after[:, 3])
+    assert now.mean() == pytest.approx(0.25, abs=0.015)
+
+
+def test_a_function_sees_codes_and_holes():
+    seen = []
+
+    def look(x, generator):
+        seen.append(x.clone())
+        x[:, 0] = torch.nan
+        return x
+
+    X = with_categories(200)
+    ae = AutoencoderTransformer(2, augmentation=look, categorical_features=[2, 3])
+    ae.set_params(max_iter=1, batch_size=200, random_state=0).fit(X)
+    assert np.isfinite(ae.history_["loss"]).all()
+    assert np.isnan(seen[0][:, 3].numpy()).any()
+    assert set(seen[0][:, 2].tolist()) == {0.0, 1.0, 2.0, 3.0}

@@ -110,3 +110,39 @@ def test_a_task_of_the_user():
     lengths = np.linalg.norm(contrastive.transform(rows()), axis=1)
     assert lengths.mean() == pytest.approx(1, abs=0.2)
     assert contrastive.history_["norm"][-1] < 0.1 * contrastive.history_["norm"][0]
+
+
+def test_categories_and_holes_count_as_they_should():
+    X = np.column_stack([rows(40), np.arange(40) % 3])
+    X[::3, 0] = X[1::4, 5] = np.nan
+    schema = Schema.fit(X, [5], "")
+    table = Table.fit(X, standardize=True, schema=schema)
+    originals = torch.from_numpy(table.to_matrix(X, np.float32))
+    changed = originals.clone()
+    changed[0, :] = torch.nan  # one of its six cells was missing before
+    changed[1, 5] = 2.0  # from a hole
+    ids = torch.arange(40)
+    codes = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    seen = Views(changed, originals, codes, ids, True, torch.tensor(0.0))
+    module = SelfPrediction(1.0, 1.0).build(table.columns, 3)
+    terms = module(seen)
+    output = module.reconstruct(codes)
+    x = originals.numpy()
+    costs = np.square(output[:, :6].detach().numpy() - x)
+    log_p = output[:, 6:].log_softmax(1).detach().numpy()
+    f = table.columns.frequencies[5]
+    observed = ~np.isnan(x[:, 5])
+    picked = log_p[np.flatnonzero(observed), x[observed, 5].astype(int)]
+    costs[:, 5] = np.nan
+    costs[observed, 5] = -picked / -(f * np.log(f)).sum()
+    costs = np.delete(costs, 4, axis=1)  # which does not vary
+    assert_allclose(terms["reconstruction"].item(), np.nanmean(costs), rtol=1e-5)
+    found = np.zeros((40, 6))
+    found[0, 1:] = found[1, 5] = 1
+    expected = F.binary_cross_entropy_with_logits(
+        module.find_mask(codes)[:, [0, 1, 2, 3, 5]],
+        torch.from_numpy(np.delete(found, 4, axis=1)).float(),
+    )
+    assert_allclose(terms["mask"].item(), expected.item(), rtol=1e-5)
+    sum(terms.values()).backward()
+    assert all(p.grad.isfinite().all() for p in module.parameters())
