@@ -36,7 +36,13 @@ def binary_rows(n=200):
 
 
 def make(n_components=2, **params):
-    params = {"backbone": MLP((16,)), "max_iter": 20, "random_state": 0} | params
+    params = {
+        "backbone": MLP((16,)),
+        "standardize": True,
+        "learning_rate": 1e-3,
+        "max_iter": 20,
+        "random_state": 0,
+    } | params
     return VAETransformer(n_components, **params)
 
 
