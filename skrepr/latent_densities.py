@@ -2,11 +2,13 @@
 
 import copy
 import inspect
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from torch import nn
 
@@ -108,15 +110,13 @@ class GaussianMixture(LatentDensity):
         """Fit the density to the codes of training rows."""
         mean, std = _mean_and_std(codes)
         codes = (codes - mean) / std
-        best, lowest, n_components = None, np.inf, 1
-        while best is None or n_components <= min(self.max_components, len(codes) // 2):
-            mixture = SklearnGaussianMixture(
-                n_components, reg_covar=_REGULARISATION, random_state=seed
-            ).fit(codes)
-            criterion = mixture.bic(codes)
-            if criterion >= lowest:
+        best = _mixture(codes, 1, seed)
+        most = min(self.max_components, len(codes) // 2)
+        while 2 * best.n_components <= most:
+            finer = _mixture(codes, 2 * best.n_components, seed)
+            if finer.bic(codes) >= best.bic(codes):
                 break
-            best, lowest, n_components = mixture, criterion, 2 * n_components
+            best = finer
         spreads = np.linalg.cholesky(best.covariances_)
         return _Mixture(best.weights_, mean + std * best.means_, std[:, None] * spreads)
 
@@ -177,6 +177,13 @@ class _OfDensity(LatentDensity):
         if "random_state" in estimator.get_params(deep=False):
             estimator.set_params(random_state=seed)
         return _Estimator(estimator.fit(codes))
+
+
+def _mixture(codes, n_components, seed):
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        return SklearnGaussianMixture(
+            n_components, reg_covar=_REGULARISATION, random_state=seed
+        ).fit(codes)
 
 
 def _mean_and_std(codes):
