@@ -478,7 +478,7 @@ def test_rows_of_categories_are_learned_and_drawn():
     z = rng.normal(size=2000)
     kind = np.digitize(z, [-0.5, 0.5])
     X = np.column_stack([z + 0.1 * rng.normal(size=2000), kind, rng.permutation(kind)])
-    vae = make(2, categorical_features=[1, 2], max_iter=60).fit(X)
+    vae = make(2, categorical_features=[1, 2], max_iter=100, learning_rate=0.01).fit(X)
     drawn = vae.sample(4000, random_state=0)
     for j in 1, 2:
         shares = [(drawn[:, j] == k).mean() for k in range(3)]
