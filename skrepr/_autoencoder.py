@@ -383,8 +383,10 @@ class AutoencoderTransformer(DecodingTransformer):
         return torch.from_numpy(self._apply_scorer("errors", X)).double()
 
     def _apply_scorer(self, verb, X):
+        with torch.device("cpu"):
+            scorer = _Scorer(self.module_, self.error_model_, self.table_.columns)
         return self._apply_of(
-            _Scorer(self.module_, self.error_model_, self.table_.columns),
+            scorer,
             verb,
             X,
             to_matrix=self.table_.to_matrix,

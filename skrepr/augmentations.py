@@ -348,7 +348,9 @@ class _FeatureMasking(nn.Module):
         self.bounds = bounds
         may_be_missing = columns.missing | (columns.n_levels > 0)
         instead = np.where(may_be_missing, np.nan, columns.mean)
-        self.register_buffer("instead", torch.as_tensor(instead).float())
+        values = torch.as_tensor(instead).float()
+        # Apart from the state of the module, in which NaN means that training failed.
+        self.register_buffer("instead", values, persistent=False)
 
     def forward(self, x, generator, ids=None):
         rate = _draw(x, self.bounds, generator)

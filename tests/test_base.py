@@ -189,13 +189,13 @@ def test_parameter_is_validated_in_fit(transformer, X, name, value):
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [
-        (AutoencoderTransformer, "likelihood", "poisson"),
+        (AutoencoderTransformer, "likelihood", "cauchy"),
         (AutoencoderTransformer, "likelihood", GaussianNoise()),
         (AutoencoderTransformer, "augmentation", "cutmix"),
         (AutoencoderTransformer, "augmentation", Gaussian()),
         (AutoencoderTransformer, "penalty", "l2"),
         (AutoencoderTransformer, "penalty", 0.1),
-        (VAETransformer, "likelihood", "poisson"),
+        (VAETransformer, "likelihood", "cauchy"),
         (VAETransformer, "likelihood", None),
         (VAETransformer, "beta", -1.0),
         (VAETransformer, "kl_warmup", 1.5),

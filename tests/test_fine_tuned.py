@@ -71,7 +71,7 @@ def assert_same(these, those):
 
 
 def weights(module):
-    return [tensor.clone() for tensor in module.state_dict().values()]
+    return [tensor.clone() for tensor in module.parameters()]
 
 
 # What is pre-trained
