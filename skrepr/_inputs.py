@@ -137,10 +137,10 @@ class Softmax(nn.Module):
     entropy: torch.Tensor
     diversity: torch.Tensor
     seen: torch.Tensor
+    places: torch.Tensor
 
     def __init__(self, columns):
         super().__init__()
-        self.n_columns = len(columns)
         varies = np.flatnonzero(columns.varies)
         # Columns with as many levels stand side by side, and are one operation.
         self.groups = [
@@ -158,6 +158,11 @@ class Softmax(nn.Module):
             diversity[j] = 1 - np.square(f).sum()
         self.register_buffer("entropy", torch.as_tensor(entropy).float())
         self.register_buffer("diversity", torch.as_tensor(diversity).float())
+        grouped = [j for _, which in self.groups for j in which]
+        certain = np.flatnonzero(~columns.varies).tolist()
+        self.n_certain = len(certain)
+        places = np.argsort([*grouped, *certain]).astype(np.int64)
+        self.register_buffer("places", torch.as_tensor(places))
         seen = np.concatenate([*shares, np.empty(0)]) > 0
         self.register_buffer("seen", torch.as_tensor(seen))
 
@@ -248,14 +253,15 @@ class Softmax(nn.Module):
     def _cells(self, output, function, weights=None):
         """Put the values of a function of the logits of columns into their places."""
         shape = output.shape[:-1] if weights is None else output.shape[1:-1]
-        cells = output.new_zeros(*shape, self.n_columns)
-        start = 0
+        cells, start = [], 0
         for n, which in self.groups:
             stop = start + n * len(which)
             logits = output[..., start:stop].unflatten(-1, (len(which), n))
-            cells[..., which] = function(logits, which)
+            cells.append(function(logits, which))
             start = stop
-        return cells
+        if self.n_certain:
+            cells.append(output.new_zeros(*shape, self.n_certain))
+        return torch.cat(cells, dim=-1).index_select(-1, self.places)
 
 
 def _at(values, codes):

@@ -753,10 +753,10 @@ class _Joint(nn.Module):
     """
 
     fill: torch.Tensor
+    places: torch.Tensor
 
     def __init__(self, columns, modules):
         super().__init__()
-        self.n_columns = len(columns)
         self.register_buffer("fill", torch.as_tensor(columns.mean).float())
         self.log_jacobian = np.zeros(len(columns))
         self.where = [which.tolist() for _, which in modules]
@@ -765,6 +765,8 @@ class _Joint(nn.Module):
             self.log_jacobian[which] = module.log_jacobian
         self.categorical = np.flatnonzero(columns.n_levels).tolist()
         self.softmax = Softmax(columns[self.categorical])
+        order = np.concatenate([*self.where, self.categorical]).astype(np.int64)
+        self.register_buffer("places", torch.as_tensor(order.argsort()))
         self.sizes = [module.n_outputs for module, _ in modules]
         self.sizes.append(self.softmax.n_outputs)
         # A decoder has to have an output, though nothing may vary.
@@ -823,7 +825,6 @@ class _Joint(nn.Module):
             output,
             lambda module, which, part: _weighted_mean(module, part, weights),
             lambda softmax, which, part: softmax.mode(part, weights),
-            shape=weights.shape[1:],
         )
 
     def sample(self, output, generator):
@@ -847,21 +848,18 @@ class _Joint(nn.Module):
 
         return torch.where(observed, self._each(output, cells, cells), 0.0)
 
-    def _each(self, output, of_numbers, of_categories, shape=None):
+    def _each(self, output, of_numbers, of_categories):
         """Call functions of every module, its columns and its part of the output."""
-        if shape is None:
-            shape = output.shape[:-1]
-        cells = output.new_zeros(*shape, self.n_columns)
         *parts, last = output[..., : sum(self.sizes)].split(self.sizes, dim=-1)
-        for (module, which), part in zip(
-            self._modules_of_numbers(), parts, strict=True
-        ):
-            cells[..., which] = of_numbers(module, which, part)
-        if self.categorical:
-            cells[..., self.categorical] = of_categories(
-                self.softmax, self.categorical, last
+        cells = [
+            of_numbers(module, which, part)
+            for (module, which), part in zip(
+                self._modules_of_numbers(), parts, strict=True
             )
-        return cells
+        ]
+        if self.categorical:
+            cells.append(of_categories(self.softmax, self.categorical, last))
+        return torch.cat(cells, dim=-1).index_select(-1, self.places)
 
 
 def _weighted_mean(module, output, weights):

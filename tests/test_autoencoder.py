@@ -19,7 +19,7 @@ from skrepr.likelihoods import Gaussian
 def rows(n=500, rank=3):
     """Six correlated columns in very different units."""
     rng = np.random.default_rng(0)
-    signal = rng.normal(size=(n, rank)) * [3, 2, 0.5]
+    signal = rng.normal(size=(n, rank)) * [3, 2, 0.5][:rank]
     X = signal @ rng.normal(size=(rank, 6)) + 0.5 * rng.normal(size=(n, 6))
     return X * [1, 1e3, 1e-3, 5, 0.1, 1] + [0, 1e4, 0, 0, 3, 100]
 
@@ -238,3 +238,104 @@ def test_the_error_of_a_value_far_off_is_finite(standardize):
     errors = ae.reconstruction_error(np.full((1, 6), 1.7e308))
     assert np.isfinite(errors).all()
     assert errors.max() > 1e11
+
+
+# Missing values and categories.
+
+
+def holey(share=0.2, seed=1):
+    """Return rows, and a copy of them with holes."""
+    X = rows(600, rank=2)
+    holes = np.random.default_rng(seed).uniform(size=X.shape) < share
+    holes[:, 5] = False
+    return X, np.where(holes, np.nan, X)
+
+
+def batch(x, seed=0):
+    draws = torch.Generator().manual_seed(seed)
+    return Batch(x, None, torch.arange(len(x)), torch.tensor(0.0), draws)
+
+
+def test_the_loss_is_a_mean_over_the_observed_cells_of_columns_that_vary():
+    X = np.insert(holey()[1], 3, 7.0, axis=1)
+    X[::5, 3] = np.nan
+    ae = make(augmentation=None, max_iter=2).fit(X)
+    x = torch.from_numpy(ae.table_.to_matrix(X, np.float32))
+    seen = []
+    code = ae.module_.encoder.code
+    ae.module_.encoder.code = lambda inputs: seen.append(inputs) or code(inputs)
+    loss = ae.module_.loss(batch(x))["reconstruction"]
+    with torch.no_grad():
+        output = ae.module_.decoder(code(seen[0]))
+    squares = (x - output).square()[:, [0, 1, 2, 4, 5, 6]]
+    assert loss.item() == pytest.approx(squares.nanmean().item(), rel=1e-5)
+
+
+def test_the_encoder_misses_further_cells_where_training_rows_had_holes():
+    X = holey(0.1)[1]
+    ae = make(augmentation=None, max_iter=2).fit(X)
+    x = torch.from_numpy(ae.table_.to_matrix(X, np.float32)).repeat(20, 1)
+    hidden = ae.module_._hide(x, torch.Generator().manual_seed(0)).isnan().numpy()
+    was = x.isnan().numpy()
+    assert hidden[was].all()
+    assert not hidden[:, 5].any()  # which had no holes
+    rates = (hidden & ~was)[:, :5].sum(1) / np.maximum((~was)[:, :5].sum(1), 1)
+    assert rates.mean() == pytest.approx(0.25, abs=0.02)
+    # Every row draws its rate: more rows miss nothing, or much, than at one rate.
+    n = (~was[:, :5]).all(axis=1)
+    assert rates[n].var() > 0.25 * 0.75 / 5 + 0.8 * 0.5**2 / 12 * 4 / 5
+    whole = make(augmentation=None, max_iter=2).fit(rows())
+    assert not whole.module_.has_holes
+
+
+@pytest.mark.parametrize("trained_on_holes", [True, False])
+def test_holes_are_filled_from_the_rest_of_the_row(trained_on_holes):
+    whole, X = holey()
+    ae = make(backbone=MLP((64,)), augmentation=None, max_iter=300, learning_rate=0.01)
+    ae.fit(X if trained_on_holes else whole)
+    filled, holes = ae.impute(X), np.isnan(X)
+    assert_array_equal(filled[~holes], X[~holes])
+    errors = np.square((filled - whole) / whole.std(0))[holes]
+    assert errors.mean() < 0.5  # 1 is the error of the means
+    assert_array_equal(np.isnan(ae.reconstruction_error(X)), holes)
+    assert np.isfinite(ae.score(X))
+    assert np.isfinite(ae.score_samples(X)).all()
+
+
+def test_another_round_of_filling_changes_little():
+    whole, X = holey()
+    ae = make(augmentation=None, max_iter=100).fit(whole)
+    x = ae.table_.to_matrix(X)
+    once = ae._apply("fill", x)
+    assert not np.isnan(once).any()
+    ae.module_.has_holes = True  # one round
+    first = ae._apply("fill", x)
+    last = np.abs(once - first)[np.isnan(x)].mean()
+    assert 0 < last < np.abs(first)[np.isnan(x)].mean()
+
+
+def test_rows_with_holes_score_like_whole_ones():
+    whole, X = holey()
+    ae = make(max_iter=60).fit(X)
+    assert ae.score_samples(X).mean() == pytest.approx(-1, rel=0.2)
+    strange = X.copy()
+    strange[:20, 0] = whole[:, 0].max() * 3
+    scores = ae.score_samples(strange)
+    assert np.median(scores[:20]) < np.quantile(scores[20:], 0.05)
+    assert (ae.feature_contributions(X) >= 0).all()
+
+
+def test_a_category_that_does_not_fit_is_noticed():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=1000)
+    X = np.column_stack([z, z + 0.1 * rng.normal(size=1000), z > 0])
+    ae = make(2, categorical_features=[2], max_iter=60).fit(X)
+    new = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+    errors = ae.reconstruction_error(new)
+    assert errors[0, 2] < 0.2
+    assert errors[1, 2] > 1
+    assert np.diff(ae.score_samples(new)) < -3
+    assert ae.feature_contributions(new)[1].argmax() == 2
+    back = ae.inverse_transform(ae.transform(X))
+    assert (back[:, 2] == X[:, 2]).mean() > 0.95
+    assert set(back[:, 2]) == {0.0, 1.0}

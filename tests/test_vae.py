@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
+from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
@@ -388,3 +389,110 @@ def test_early_stopping_waits_for_the_warm_up():
     assert make(kl_warmup=0.5, **params).fit(X).n_iter_ == 30 + 2
     assert make(kl_warmup=0.0, **params).fit(X).n_iter_ == 1 + 2
     assert math.isfinite(make(kl_warmup=1.0, **params).fit(X).score(X))
+
+
+# Missing values and categories.
+
+
+def normal_with_holes(n=4000, share=0.25, seed=0):
+    """Rows of a two-factor normal distribution, a copy with holes, mean, covariance."""
+    rng = np.random.default_rng(seed)
+    loadings = np.random.default_rng(7).normal(size=(2, 5))
+    mean, scale = np.array([0, 10, -3, 100, 1.0]), np.array([1, 5, 0.1, 20, 1])
+    X = rng.normal(size=(n, 2)) @ loadings + 0.4 * rng.normal(size=(n, 5))
+    holes = rng.uniform(size=X.shape) < share
+    covariance = (loadings.T @ loadings + 0.16 * np.eye(5)) * np.outer(scale, scale)
+    X = X * scale + mean
+    return X, np.where(holes, np.nan, X), mean, covariance
+
+
+def conditional(X, mean, covariance):
+    """Return the log-density of what is observed, and the mean of what is not."""
+    log_density, filled = np.zeros(len(X)), X.copy()
+    for i, row in enumerate(X):
+        o = ~np.isnan(row)
+        if o.any():
+            normal = multivariate_normal(mean[o], covariance[np.ix_(o, o)])
+            log_density[i] = normal.logpdf(row[o])
+            rest = covariance[np.ix_(~o, o)]
+            weights = np.linalg.solve(covariance[np.ix_(o, o)], (row - mean)[o])
+            filled[i, ~o] = mean[~o] + rest @ weights
+        else:
+            filled[i] = mean
+    return log_density, filled
+
+
+@pytest.fixture(scope="module")
+def with_holes():
+    X = normal_with_holes()[1]
+    return make(2, backbone=MLP((64,)), max_iter=120, n_importance_samples=256).fit(X)
+
+
+def test_the_density_of_rows_with_holes_is_that_of_the_observed_cells(with_holes):
+    _, X, mean, covariance = normal_with_holes(300, seed=1)
+    expected = conditional(X, mean, covariance)[0]
+    found = with_holes.score_samples(X)
+    assert np.corrcoef(found, expected)[0, 1] > 0.98
+    assert found.mean() == pytest.approx(expected.mean(), abs=0.3)
+    nothing = with_holes.score_samples(np.full((1, 5), np.nan))
+    assert nothing == pytest.approx(0, abs=0.1)
+
+
+def test_holes_are_filled_with_the_mean_given_the_rest(with_holes):
+    whole, X, mean, covariance = normal_with_holes(300, seed=1)
+    filled = with_holes.impute(X)
+    holes = np.isnan(X)
+    assert_array_equal(filled[~holes], X[~holes])
+    std = np.sqrt(covariance.diagonal())
+    best = conditional(X, mean, covariance)[1]
+
+    def error(guess):
+        return np.square((guess - whole) / std)[holes].mean()
+
+    assert error(filled) < error(best) + 0.05 < 0.55 * error(mean)
+    # Codes that were drawn near the posterior mean count most, not those alone.
+    decoded = with_holes.inverse_transform(with_holes.transform(X))
+    assert error(filled) < error(decoded) + 0.01
+
+
+def test_holes_that_were_not_there_in_training_are_filled_too():
+    whole, X, mean, covariance = normal_with_holes(600, share=0.1)
+    vae = make(2, backbone=MLP((64,)), max_iter=300).fit(whole)
+    holes = np.isnan(X)
+    std = np.sqrt(covariance.diagonal())
+    errors = np.square((vae.impute(X) - whole) / std)[holes].mean()
+    assert errors < 0.6 * np.square((mean - whole) / std)[holes].mean()
+    assert np.isfinite(vae.score_samples(X)).all()
+    assert_array_equal(np.isnan(vae.reconstruction_error(X)), holes)
+
+
+def test_the_loss_counts_observed_cells_alone():
+    X = normal_with_holes(50)[1]
+    X[0] = np.nan
+    vae = make(max_iter=1).fit(X)
+    x, module = vae.table_.to_matrix(X, np.float32), vae.module_
+    whole = module.loss(batch(x))
+    # A row without cells costs what its code costs, whatever the decoder says of it.
+    output = module.likelihood.log_prob(torch.from_numpy(x), torch.zeros(50, 5))
+    assert (output[0] == 0).all()
+    assert torch.isfinite(whole["reconstruction"])
+    assert torch.isfinite(whole["kl"])
+
+
+def test_rows_of_categories_are_learned_and_drawn():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=2000)
+    kind = np.digitize(z, [-0.5, 0.5])
+    X = np.column_stack([z + 0.1 * rng.normal(size=2000), kind, rng.permutation(kind)])
+    vae = make(2, categorical_features=[1, 2], max_iter=100, learning_rate=0.01).fit(X)
+    drawn = vae.sample(4000, random_state=0)
+    for j in 1, 2:
+        shares = [(drawn[:, j] == k).mean() for k in range(3)]
+        assert_allclose(shares, [(kind == k).mean() for k in range(3)], atol=0.06)
+    low, middle, high = (drawn[drawn[:, 1] == k, 0].mean() for k in range(3))
+    assert low < -0.6 < -0.3 < middle < 0.3 < 0.6 < high
+    strange = np.array([[2.0, 0.0, 1.0], [2.0, 2.0, 1.0]])
+    scores = vae.score_samples(strange)
+    assert scores[0] < scores[1] - 2
+    holes = np.array([[2.0, np.nan, 1.0], [-2.0, np.nan, 1.0]])
+    assert_array_equal(vae.impute(holes)[:, 1], [2, 0])
