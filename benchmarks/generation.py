@@ -1,0 +1,285 @@
+"""Are generated rows like real ones, of use in their place, and not copies of them?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from time import perf_counter
+
+import numpy as np
+from _generation_measures import (
+    copying,
+    indicators,
+    shape,
+    trend,
+    two_sample,
+    utility,
+)
+from _report import parse_arguments, run
+from representation import load as load_columns
+from scipy.special import ndtr, ndtri
+from scipy.stats import rankdata
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
+
+from skrepr import AutoencoderTransformer, VAETransformer
+
+MEASURES = {
+    "shape": "shape",
+    "trend": "trend",
+    "tstr": "TSTR",
+    "two_sample": "two-sample",
+    "copying": "copying",
+    "fit_seconds": "fit (s)",
+    "sample_seconds": "sample (s)",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "two_sample_train": "two-sample, training rows",
+}
+
+
+def load(path):
+    """Return the table, its target last and as codes 0, 1, ..."""
+    X, y = load_columns(path)
+    return np.column_stack([X, np.unique(y, return_inverse=True)[1]])
+
+
+def split(table, max_rows, seed):
+    """Return 70 % of at most `max_rows` rows to learn from, and the others."""
+    draw = partial(train_test_split, random_state=seed)
+    if len(table) > max_rows:
+        table, _ = draw(table, train_size=max_rows, stratify=table[:, -1])
+    return draw(table, test_size=0.3, stratify=table[:, -1])
+
+
+class Bootstrap:
+    """Real rows, drawn with replacement."""
+
+    def fit(self, table):
+        self.table_ = table
+        return self
+
+    def sample(self, n, rng):
+        return self.table_[rng.integers(len(self.table_), size=n)]
+
+
+class Marginals(Bootstrap):
+    """Real values, every column drawn by itself."""
+
+    def sample(self, n, rng):
+        rows = rng.integers(len(self.table_), size=(n, self.table_.shape[1]))
+        return np.take_along_axis(self.table_, rows, axis=0)
+
+
+class Mixture:
+    """A mixture of Gaussians, of as many components as BIC chooses.
+
+    The number is doubled as long as BIC gets better. The target takes part as one
+    column a class, of which the largest wins.
+    """
+
+    def fit(self, table):
+        self.n_columns_ = table.shape[1] - 1
+        n_classes = 1 + int(table[:, -1].max())
+        self.scaler_ = StandardScaler().fit(table[:, :-1])
+        Z = self.scaler_.transform(table[:, :-1])
+        Z = np.column_stack([Z, indicators(table[:, -1], n_classes)])
+        self.mixture_ = best_mixture(Z)
+        return self
+
+    def sample(self, n, rng):
+        Z = draw_mixture(self.mixture_, n, rng)
+        X, classes = np.split(Z, [self.n_columns_], axis=1)
+        return np.column_stack(
+            [self.scaler_.inverse_transform(X), classes.argmax(axis=1)]
+        )
+
+
+class MixturePerClass:
+    """The same for every class by itself, and the shares of the classes."""
+
+    def fit(self, table):
+        self.scaler_ = StandardScaler().fit(table[:, :-1])
+        Z = self.scaler_.transform(table[:, :-1])
+        codes = table[:, -1].astype(int)
+        self.shares_ = np.bincount(codes) / len(codes)
+        self.mixtures_ = [best_mixture(Z[codes == k]) for k in np.unique(codes)]
+        return self
+
+    def sample(self, n, rng):
+        counts = rng.multinomial(n, self.shares_)
+        Z = [
+            draw_mixture(mixture, count, rng)
+            for mixture, count in zip(self.mixtures_, counts, strict=True)
+        ]
+        X = self.scaler_.inverse_transform(np.concatenate(Z))
+        codes = np.repeat(np.arange(len(counts)), counts)
+        return rng.permutation(np.column_stack([X, codes]))
+
+
+def best_mixture(Z, most=64):
+    """Fit 1, 2, 4, ... components until BIC no longer gets better.
+
+    Where there are fewer than twice as many rows as columns there is one component,
+    with more regularisation.
+    """
+    n, d = Z.shape
+    few = n < 2 * d
+    if n == 1:
+        Z = np.repeat(Z, 2, axis=0)
+    best, lowest, n_components = None, np.inf, 1
+    while n_components <= (1 if few else min(most, n // 2)):
+        mixture = GaussianMixture(
+            n_components, reg_covar=0.1 if few else 1e-4, random_state=0
+        ).fit(Z)
+        bic = mixture.bic(Z)
+        if bic >= lowest:
+            break
+        best, lowest, n_components = mixture, bic, 2 * n_components
+    return best
+
+
+def draw_mixture(mixture, n, rng):
+    """Draw from a fitted mixture with a generator, in random order."""
+    counts = rng.multinomial(n, mixture.weights_)
+    rows = [
+        rng.multivariate_normal(mean, covariance, count, method="cholesky")
+        for mean, covariance, count in zip(
+            mixture.means_, mixture.covariances_, counts, strict=True
+        )
+    ]
+    return rng.permutation(np.concatenate(rows))
+
+
+class Copula:
+    """A Gaussian copula between the empirical marginals; the target by its codes."""
+
+    def fit(self, table):
+        self.table_ = np.sort(table, axis=0)
+        scores = ndtri(rankdata(table, axis=0) / (len(table) + 1))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            correlation = np.nan_to_num(np.corrcoef(scores, rowvar=False))
+        np.fill_diagonal(correlation, 1.0)
+        self.correlation_ = correlation
+        return self
+
+    def sample(self, n, rng):
+        d = len(self.correlation_)
+        scores = rng.multivariate_normal(
+            np.zeros(d), self.correlation_, n, method="eigh"
+        )
+        ranks = np.floor(ndtr(scores) * len(self.table_)).astype(int)
+        ranks = ranks.clip(0, len(self.table_) - 1)
+        return np.take_along_axis(self.table_, ranks, axis=0)
+
+
+class SMOTE:
+    """Points between a real row and one of its 5 nearest neighbours of its class."""
+
+    def fit(self, table):
+        self.table_ = table
+        self.neighbours_ = np.empty((len(table), 5), dtype=int)
+        Z = StandardScaler().fit_transform(table[:, :-1])
+        for code in np.unique(table[:, -1]):
+            rows = np.flatnonzero(table[:, -1] == code)
+            if len(rows) == 1:
+                self.neighbours_[rows] = rows
+                continue
+            k = min(5, len(rows) - 1)
+            near = NearestNeighbors(n_neighbors=k).fit(Z[rows]).kneighbors()[1]
+            self.neighbours_[rows] = rows[near[:, np.arange(5) % k]]
+        return self
+
+    def sample(self, n, rng):
+        rows = rng.integers(len(self.table_), size=n)
+        others = self.neighbours_[rows, rng.integers(5, size=n)]
+        weights = rng.uniform(size=(n, 1))
+        a, b = self.table_[rows], self.table_[others]
+        return np.where(a == b, a, a + weights * (b - a))
+
+
+@dataclass
+class Skrepr:
+    """A transformer of this package that samples, from a number of columns."""
+
+    build: Callable
+
+    def fit(self, table):
+        self.model_ = self.build(table.shape[1] - 1).fit(table)
+        return self
+
+    def sample(self, n, rng):
+        seed = int(rng.integers(2**31))
+        return np.asarray(self.model_.sample(n, random_state=seed), dtype=float)
+
+
+def skrepr(estimator, density):
+    """Return a factory of generators whose last column is categorical."""
+    return lambda seed: Skrepr(
+        lambda target: estimator(
+            latent_density=density, categorical_features=[target], random_state=seed
+        )
+    )
+
+
+# From a seed to an object with fit(table) and sample(n, rng).
+CONTENDERS = {
+    "bootstrap": lambda seed: Bootstrap(),
+    "marginals": lambda seed: Marginals(),
+    "Gaussian mixture": lambda seed: Mixture(),
+    "mixture per class": lambda seed: MixturePerClass(),
+    "Gaussian copula": lambda seed: Copula(),
+    "SMOTE": lambda seed: SMOTE(),
+    "VAE, prior": skrepr(VAETransformer, "prior"),
+    "VAE, mixture": skrepr(VAETransformer, "gaussian_mixture"),
+    "AE, mixture": skrepr(AutoencoderTransformer, "gaussian_mixture"),
+}
+GROUPS = {
+    "all": list(CONTENDERS),
+    "baselines": list(CONTENDERS)[:6],
+    "skrepr": list(CONTENDERS)[6:],
+}
+
+
+def evaluate(model, train, test, ceiling, seed):
+    """Fit, sample as many rows, compare; return one value for each of `MEASURES`."""
+    start = perf_counter()
+    model.fit(train)
+    fitted = perf_counter()
+    synthetic = model.sample(len(train), np.random.default_rng(seed))
+    sampled = perf_counter()
+    pearson, spearman = trend(test, synthetic)
+    return (
+        shape(test, synthetic),
+        (pearson + spearman) / 2,
+        utility(synthetic, test) / ceiling(),
+        two_sample(test, synthetic, seed),
+        copying(train, test, synthetic, seed),
+        fitted - start,
+        sampled - fitted,
+        pearson,
+        spearman,
+        two_sample(train, synthetic, seed),
+    )
+
+
+def run_set(path, args):
+    """Yield what is measured and the function that measures it."""
+    table = load(path)
+    if len(table) < 900 or table.shape[1] - 1 > args.columns:
+        return
+    for seed in args.seeds:
+        train, test = split(table, args.rows, seed)
+        ceiling = cache(partial(utility, train, test))
+        for name in args.contenders:
+            what = {"seed": seed, "setting": "all", "contender": name}
+            model = CONTENDERS[name](seed)
+            yield what, partial(evaluate, model, train, test, ceiling, seed)
+
+
+if __name__ == "__main__":
+    arguments = parse_arguments(
+        __doc__, CONTENDERS, ".tsv.gz", GROUPS, rows=5000, columns=100
+    )
+    run(arguments, MEASURES, run_set)
