@@ -14,7 +14,8 @@ Measures, higher is better unless said:
   correlations alike; the target has a column for every class;
 - *TSTR*, train on synthetic, test on real [3]_: the balanced accuracy on held-out rows
   of boosted trees that learn the target from generated rows, as a share of that of
-  trees that learn it from the real ones;
+  trees that learn it from the real ones. Where a class has some twenty rows, as in
+  page_blocks, the trees can fail on either;
 - *two-sample* [4]_: whether boosted trees, trained on a half of generated and training
   rows, as many of both, cannot tell those of the other half apart:
   1 - abs(2 ROC-AUC - 1). New real rows would get 1;
@@ -23,15 +24,18 @@ Measures, higher is better unless said:
 - *fit*, *sample*: seconds.
 
 What they mean, the first contenders show. A "bootstrap" of the training rows is what
-copying looks like: all it loses is on two-sample, where its duplicates betray it, and
-on copying. "marginals" draw every column by itself: shape is blind to that. "Gaussian
-mixture" and "mixture per class" have full covariances of standardised columns and as
-many components as BIC chooses [5]_, "Gaussian copula" has empirical marginals, "SMOTE"
-[6]_ draws between a row and one of its 5 nearest neighbours of its class. TVAE and
-CTGAN [7]_ are those of the package ctgan, with its defaults; it is not among the
-dependencies of the benchmarks, as it needs pandas < 3. The others are this package's:
-"VAE, prior" decodes codes drawn from a standard normal distribution, "VAE, mixture" and
-"AE, mixture" such as a Gaussian mixture of the training rows' codes holds.
+copying looks like: it loses on copying, and on two-sample, where the trees take a
+training row for generated if they have seen its copies, and are misled so often that
+their ROC-AUC falls below 0.5, which tells as much as one above. "marginals" draw every
+column by itself: shape is blind to that. "Gaussian mixture" and "mixture per class"
+have full covariances of standardised columns and as many components as BIC chooses
+[5]_, "Gaussian copula" has empirical marginals, "SMOTE" [6]_ draws between a row and
+one of its 5 nearest neighbours of its class. TVAE and CTGAN [7]_ are those of the
+package ctgan, with its defaults; it is not among the dependencies of the benchmarks, as
+it needs pandas < 3. The mixtures, SMOTE, TVAE and CTGAN round nothing, so that columns
+of whole numbers give their rows away. The others are this package's: "VAE, prior"
+decodes codes drawn from a standard normal distribution, "VAE, mixture" and "AE,
+mixture" codes drawn from a Gaussian mixture fitted to those of the training rows.
 
 Tables hold means over the seeds. Tables won are counted by the highest, ties shared.
 The intervals of the differences are bootstrapped over the tables, and after them stand
