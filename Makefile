@@ -13,7 +13,7 @@ OLDEST := .venv-oldest/bin
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test test-oldest lint format docs bench bench-anomaly \
-	bench-representation bench-speed coverage clean
+	bench-representation bench-generation bench-speed coverage clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1@\2/p' Makefile | \
@@ -46,7 +46,7 @@ docs: .venv/.stamp-docs ## Build the documentation into docs/_build/html
 	@rm -rf docs/generated # pages of what may be gone
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
-bench: bench-anomaly bench-representation ## Run the benchmarks on DATA=folder, with adbench/ and pmlb/
+bench: bench-anomaly bench-representation bench-generation ## Run the benchmarks on DATA=folder, with adbench/ and pmlb/
 
 bench-anomaly: .venv/.stamp-bench ## Compare anomaly scores with other detectors, and ablate them
 	$(BIN)/python benchmarks/anomaly.py "$(DATA)/adbench"
@@ -58,6 +58,10 @@ bench-representation: .venv/.stamp-bench ## Compare codes with other embeddings,
 	$(BIN)/python benchmarks/representation.py "$(DATA)/pmlb" --contenders labels --widths 16
 	$(BIN)/python benchmarks/representation.py "$(DATA)/pmlb" --contenders ablation --widths 16
 	$(BIN)/python benchmarks/fine_tuning.py "$(DATA)/pmlb"
+
+bench-generation: .venv/.stamp-bench ## Compare generated rows and filled holes with those of others
+	$(BIN)/python benchmarks/generation.py "$(DATA)/pmlb"
+	$(BIN)/python benchmarks/imputation.py "$(DATA)/pmlb"
 
 bench-speed: .venv/.stamp-bench ## Time fits, scores and searches beside other packages
 	$(BIN)/python -W ignore benchmarks/speed.py

@@ -1,7 +1,8 @@
 """What the benchmarks share: command line, loop over the sets, tables and files.
 
-A result is a flat dict with the keys set, seed, setting and contender, and then four
-measures: two of quality (higher is better) and two times in seconds.
+A result is a flat dict with the keys set, seed, setting and contender, and then the
+measures: four, two of quality (higher is better unless said) and two times in seconds,
+or as many as the script has tables for.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import numpy as np
 from joblib import Parallel, delayed, parallel_config
 from scipy.stats import bootstrap
 
-__all__ = ["parse_arguments", "run"]
+__all__ = ["by_set", "differences", "markdown", "means", "parse_arguments", "run"]
 
 
 def pivot(results, setting, measure):
@@ -42,6 +43,41 @@ def wins(table):
     """Count for every column the rows in which it is highest; ties are shared."""
     best = table == np.fmax.reduce(table, axis=1, keepdims=True)
     return (best / np.maximum(best.sum(axis=1, keepdims=True), 1)).sum(axis=0)
+
+
+def means(results, setting, measures):
+    """Write a table of means over the sets: a row a contender, a column a measure.
+
+    Parameters
+    ----------
+    results : list of dict
+    setting : str
+        The results to take.
+    measures : dict of str to str
+        Keys of the measures and the words for them.
+
+    Returns
+    -------
+    str
+    """
+    sets, contenders, _ = pivot(results, setting, next(iter(measures)))
+    rows = [[f"{setting}: means over {len(sets)} sets", *measures.values()]]
+    rows.append(["---"] * (1 + len(measures)))
+    columns = [pivot(results, setting, key)[2].mean(axis=0) for key in measures]
+    for name, *values in zip(contenders, *columns, strict=True):
+        rows.append([name, *(f"{value:.3f}" for value in values)])
+    return _lines(rows)
+
+
+def by_set(results, setting, key, word):
+    """Write a table of one measure: a row a set, the number of sets won, means."""
+    sets, contenders, table = pivot(results, setting, key)
+    rows = [[f"{setting}: {word}", *contenders], ["---"] * (1 + len(contenders))]
+    for name, values in zip(sets, table, strict=True):
+        rows.append([name, *(f"{value:.3f}" for value in values)])
+    rows.append(["won", *(f"{n:.3g}" for n in wins(table))])
+    rows.append(["**mean**", *(f"**{value:.3f}**" for value in table.mean(axis=0))])
+    return _lines(rows)
 
 
 def markdown(results, setting, measures, count_wins):
@@ -79,7 +115,7 @@ def markdown(results, setting, measures, count_wins):
     return _lines(rows)
 
 
-def differences(results, setting, measures, ours):
+def differences(results, setting, measures, ours, lower_is_better=False):
     """Write how much better one contender is than each other one.
 
     Parameters
@@ -91,6 +127,8 @@ def differences(results, setting, measures, ours):
         The first two are compared.
     ours : str
         The contender to compare with all others.
+    lower_is_better : bool
+        Whether the measures are errors.
 
     Returns
     -------
@@ -113,7 +151,8 @@ def differences(results, setting, measures, ours):
             low, high = np.nan, np.nan
             if len(d) > 1 and np.ptp(d) > 0:
                 low, high = bootstrap([d], np.mean, rng=0).confidence_interval
-            better, worse = (d > 0).sum(), (d < 0).sum()
+            gain = -d if lower_is_better else d
+            better, worse = (gain > 0).sum(), (gain < 0).sum()
             interval = f"{low:+.3f} to {high:+.3f}"
             cells.append(f"{d.mean():+.3f} ({interval}), {better} : {worse}")
         rows.append(cells)
@@ -218,7 +257,7 @@ def measure_set(run_set, name, path, args, measures):
     return results, perf_counter() - start
 
 
-def run(args, measures, run_set, *, ours=None, count_wins=True):
+def run(args, measures, run_set, *, ours=None, count_wins=True, tabulate=None):
     """Run set after set, print the tables at the end: one for each setting.
 
     ``--jobs`` sets run side by side, in processes of one thread each. The files are
@@ -230,16 +269,24 @@ def run(args, measures, run_set, *, ours=None, count_wins=True):
     args : argparse.Namespace
         What `parse_arguments` gave.
     measures : dict of str to str
-        Keys of the four measures and the words for them.
+        Keys of the measures and the words for them: four, without `tabulate`.
     run_set : callable
         From a path and `args` to an iterable of pairs: the dict that says what is
-        measured, without the set, and a function that returns the four measures.
+        measured, without the set, and a function that returns the measures.
     ours : str, optional
         The contender to compare with all others, if it takes part.
     count_wins : bool
         Whether to count the sets in which a contender has the highest measure.
+    tabulate : callable, optional
+        From the results and a setting to other tables than those of `markdown` and
+        `differences`.
     """
     results = []
+    plan = [
+        lambda results, setting: markdown(results, setting, measures, count_wins),
+        lambda results, setting: differences(results, setting, measures, ours),
+    ]
+    plan = plan if tabulate is None else [tabulate]
     with parallel_config(backend="loky", inner_max_num_threads=1):
         done = Parallel(n_jobs=args.jobs, return_as="generator")(
             delayed(measure_set)(run_set, name, path, args, measures)
@@ -248,8 +295,7 @@ def run(args, measures, run_set, *, ours=None, count_wins=True):
     for i, (name, (rows, seconds)) in enumerate(zip(args.files, done, strict=True), 1):
         results += rows
         settings = list(dict.fromkeys(row["setting"] for row in results))
-        tables = [markdown(results, s, measures, count_wins) for s in settings]
-        tables += [differences(results, s, measures, ours) for s in settings]
+        tables = [write_table(results, s) for write_table in plan for s in settings]
         tables = "\n\n".join(filter(None, tables))
         for out in args.out:
             write(out, results, tables)
