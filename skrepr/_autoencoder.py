@@ -23,8 +23,8 @@ class AutoencoderModule(nn.Module):
 
     The loss is the mean over the observed cells of varying columns of the likelihood's
     cost of x given decoder(encoder(augment(x))), plus the penalty of the codes. Where
-    training rows have holes, the encoder misses further cells of their columns at
-    random, so that it learns to do without.
+    training rows have holes, one row in two is not augmented: the encoder misses
+    further cells of it at random instead, so that it learns to do without.
     """
 
     warmup = 0.0
@@ -49,7 +49,7 @@ class AutoencoderModule(nn.Module):
         noisy = x if self.augment is None else self.augment(x, batch.generator)
         n_cells = len(x) * self.n_varying
         if self.has_holes:
-            noisy = self._hide(noisy, batch.generator)
+            noisy = self._hide(x, noisy, batch.generator)
             n_cells = (~x.isnan() & self.varies).sum().clamp(min=1)
         inputs = self.encoder.read(noisy)
         z = self.encoder.code(inputs)
@@ -62,10 +62,15 @@ class AutoencoderModule(nn.Module):
             terms["penalty"] = self.penalty(z)
         return terms
 
-    def _hide(self, x, generator):
+    def _hide(self, x, noisy, generator):
+        """Hide cells of x; if rows are also changed in other ways, of one in two."""
         rate = x.new_empty(len(x), 1).uniform_(0, _MOST_HIDDEN, generator=generator)
         hidden = torch.empty_like(x).uniform_(generator=generator) < rate
-        return x.masked_fill(hidden & self.holey, torch.nan)
+        lacking = x.masked_fill(hidden & self.holey, torch.nan)
+        if self.augment is None:
+            return lacking
+        chosen = torch.empty_like(rate).uniform_(generator=generator) < 0.5
+        return torch.where(chosen, lacking, noisy)
 
     def by_hand(self, stacks):
         if not self.encoder.is_plain:
@@ -220,7 +225,8 @@ class AutoencoderTransformer(DecodingTransformer):
         Whether the network sees centred columns of unit variance. Otherwise it sees
         the user's own values, which should then be of the order of 1.
     max_iter : int or "auto", default="auto"
-        Number of epochs. "auto" takes as many as give 1000 steps, at least one.
+        Number of epochs. "auto" takes as many as give 1000 steps, or 3000 if the
+        training rows have holes; at least one.
     batch_size : int, default=256
         Largest number of rows in a step. An epoch is split evenly.
     learning_rate : float, default=2e-3
@@ -355,6 +361,10 @@ class AutoencoderTransformer(DecodingTransformer):
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
+
+    def _n_auto_steps(self, module):
+        # To fill holes takes longer to learn than to undo noise.
+        return 3000 if module.has_holes else super()._n_auto_steps(module)
 
     def _build_module(self, columns):
         backbone = self._part("backbone")

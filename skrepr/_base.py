@@ -49,7 +49,7 @@ class BaseTorchEstimator(TakesParts):
         "verbose": ["verbose"],
     }
 
-    #: Steps that ``max_iter="auto"`` stands for, rounded up to whole epochs.
+    #: Steps of ``max_iter="auto"``, rounded up to whole epochs.
     _auto_steps = 1000
 
     #: The rows passed to ``fit`` that the training does not count.
@@ -76,6 +76,10 @@ class BaseTorchEstimator(TakesParts):
     def _decay(self, n_samples):
         """Return the weight decay for so many rows."""
         return self.weight_decay
+
+    def _n_auto_steps(self, module):
+        """Return the steps that ``max_iter="auto"`` stands for."""
+        return self._auto_steps
 
     def _sampler(self, source):
         """Choose how an epoch of training is cut into batches."""
@@ -132,7 +136,7 @@ class BaseTorchEstimator(TakesParts):
         )
         max_iter = self.max_iter
         if max_iter == "auto":
-            max_iter = math.ceil(self._auto_steps / len(sampler))
+            max_iter = math.ceil(self._n_auto_steps(module) / len(sampler))
         stopped = train(
             trainer,
             source,

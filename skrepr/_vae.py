@@ -20,6 +20,7 @@ _LOG_VARIANCE_RANGE = (-12.0, 6.0)  # keeps exp and its gradient finite
 _N_ROUNDS = 5  # of filling cells that the encoder has not learned to miss
 _MOST_DRAWS = 2**16  # of codes, for all rows of a batch together
 _N_COMPLETIONS = 16  # of a row with holes
+_LEAST_STEPS = 500  # of a training that may be said to have collapsed
 _MOST_COMPLETED = 1000  # rows at a time
 
 
@@ -604,13 +605,15 @@ class VAETransformer(DecodingTransformer):
     def _learn_to_sample(self, X, seed):
         codes = super()._learn_to_sample(X, seed)
         self.active_units_ = active_units(codes)
-        if self.table_.varies.any() and not self.active_units_.any():
+        n_steps = self.n_iter_ * max(1, len(X) // self.batch_size)
+        is_trained = n_steps >= _LEAST_STEPS and self.table_.varies.any()
+        if is_trained and not self.active_units_.any():
             warnings.warn(
-                "The posterior has collapsed: no latent depends on the row (the training "
-                "rows' codes have no variance of 0.01 or more), and generated rows have "
-                "independent columns. Columns that have nothing to do with each other "
-                "lead to that. If yours do have, set free_bits, for example to 0.1, or "
-                "a smaller beta, or allow more steps.",
+                "The posterior has collapsed: no latent depends on the row (the codes "
+                "of the training rows have no variance of 0.01 or more), and generated "
+                "rows have independent columns. Columns that have nothing to do with "
+                "each other lead to that. If yours do have, set free_bits, for example "
+                "to 0.1, or a smaller beta.",
                 stacklevel=8,
             )
         return codes

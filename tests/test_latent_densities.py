@@ -88,11 +88,11 @@ def test_an_estimator_in_the_place_of_a_density(estimator):
     vae = VAETransformer(2, latent_density=estimator, max_iter=5, random_state=0).fit(X)
     assert estimator.get_params() == before
     assert not hasattr(estimator, "n_features_in_")
-    state = np.random.get_state()[1].copy()
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
     a, b = (vae.sample(50, random_state=3) for _ in range(2))
     assert_array_equal(a, b)
     assert (a != vae.sample(50, random_state=4)).any()
-    assert_array_equal(np.random.get_state()[1], state)
+    assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
     assert clone(vae).fit(X).sample(2, random_state=0).shape == (2, 4)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
-from scipy.integrate import quad
+from scipy.integrate import trapezoid
 
 from skrepr._quantiles import Quantiles, ranks
 
@@ -27,7 +27,7 @@ def test_a_continuous_column_has_its_quantiles(n):
     known = Quantiles.fit(column)
     assert not known.is_discrete
     assert len(known.values) <= 1001
-    at = np.linspace(0.02, 0.98, 25)
+    at = np.linspace(0.05, 0.95, 25)
     expected = np.quantile(column, at, method="hazen")
     assert_allclose(known.at(at), expected, rtol=0.02 if n > 1000 else 0.2)
     assert_array_equal(known.at(np.array([0.0, 1.0])), [column.min(), column.max()])
@@ -98,8 +98,8 @@ def test_slope_and_normal_density_make_a_density():
         x = np.atleast_1d(x)
         return np.exp(stats.norm.logpdf(map_.forward(x)) + map_.log_slope(x))
 
-    total = quad(lambda x: density(x)[0], -5, 40, limit=500, points=[0, 1, 2, 5, 10])[0]
-    assert total == pytest.approx(1, abs=0.01)
+    x = np.linspace(-5, 40, 200_001)
+    assert trapezoid(density(x), x) == pytest.approx(1, abs=0.01)
     at = np.array([0.5, 1.0, 2.0, 4.0])
     assert_allclose(density(at), distribution.pdf(at), rtol=0.2)
 

@@ -128,7 +128,7 @@ def test_conditions_that_hardly_ever_hold_together(monkeypatch, fitted):
     monkeypatch.setattr("skrepr._sampling._MOST_DRAWN", 2000)
     X = table()
     given = {"size": (X["size"].quantile(0.995), None), "kind": "small"}
-    with pytest.raises(ValueError, match="satisfy the conditions.*they are rare"):
+    with pytest.raises(ValueError, match=r"satisfy the conditions.*they are rare"):
         fitted.sample(500, given=given, random_state=0)
 
 
