@@ -69,6 +69,15 @@ class Inputs(nn.Module):
     becomes an input for every level, one of which is 1, or, where there are many
     levels, a vector that is learned; all 0 where it is missing. A column with holes in
     training gets one more input: 1 where it is missing, else 0.
+
+    Parameters
+    ----------
+    columns : Columns
+
+    Attributes
+    ----------
+    width : int
+        The number of inputs.
     """
 
     numeric: torch.Tensor
@@ -187,16 +196,36 @@ class Softmax(nn.Module):
     def cost(self, x, output):
         """Return the cross-entropy over the entropy of the levels in training.
 
-        1 is the mean cost of predicting how frequent the levels are. The parameters and
-        the result are those of `log_prob`.
+        1 is the mean cost of predicting how frequent the levels are.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, n_columns)
+            Codes, none missing.
+        output : torch.Tensor of shape (..., n, n_outputs)
+
+        Returns
+        -------
+        torch.Tensor of shape (..., n, n_columns)
         """
         return -self.log_prob(x, output) / self.entropy
 
     def residual(self, x, output):
         """Return how far the probabilities are from the level, relative to no model.
 
-        The mean square of predicting how frequent the levels are is 1. The parameters
-        and the result are those of `log_prob`.
+        It is the length of the vector of the differences, over the levels, between the
+        one that is there and the probabilities. The mean square of predicting how
+        frequent the levels are is 1.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, n_columns)
+            Codes, none missing.
+        output : torch.Tensor of shape (..., n, n_outputs)
+
+        Returns
+        -------
+        torch.Tensor of shape (..., n, n_columns)
         """
 
         def squared(logits, which):

@@ -132,7 +132,7 @@ def test_contraction_sees_categories_and_holes():
 
 def test_contraction_and_dropout_exclude_each_other():
     backbone = MLP((16,), dropout=0.1)
-    with pytest.raises(ValueError, match=r"contractive penalty.*without dropout"):
+    with pytest.raises(ValueError, match=r"contractive penalty.*set dropout to 0"):
         make(Contractive(), backbone=backbone, max_iter=1).fit(rows())
 
 
