@@ -288,11 +288,11 @@ class VAETransformer(DecodingTransformer):
     free_bits : float, default=0.0
         Nats that the KL divergence of every latent, a mean over the rows of a batch,
         has for nothing: against latents that the decoder learns to ignore.
-    latent_density : {"kernel", "gaussian_mixture", "prior"}, LatentDensity or \
-            estimator, default="kernel"
-        Where `sample` draws codes from: a smoothed bootstrap of the training rows'
-        codes, a Gaussian mixture fitted to them, the prior, or an estimator with
-        ``fit`` and ``sample``; see :mod:`skrepr.latent_densities`.
+    latent_density : {"gaussian_mixture", "kernel", "prior"}, LatentDensity or \
+            estimator, default="gaussian_mixture"
+        Where `sample` draws codes from: a Gaussian mixture fitted to the training rows'
+        codes, a smoothed bootstrap of them, the prior, or an estimator with ``fit`` and
+        ``sample``; see :mod:`skrepr.latent_densities`.
     n_importance_samples : int, default=32
         Draws of the code behind each row's log-likelihood. Their memory is bounded.
     trim : float, default=0.0
@@ -411,7 +411,7 @@ class VAETransformer(DecodingTransformer):
         beta=1.0,
         kl_warmup=0.2,
         free_bits=0.0,
-        latent_density="kernel",
+        latent_density="gaussian_mixture",
         n_importance_samples=32,
         trim=0.0,
         categorical_features="from_dtype",
