@@ -16,6 +16,10 @@ from skrepr.penalties import Penalty
 _MOST_HIDDEN = 0.5  # share of a row's cells that the encoder misses besides its holes
 _N_ROUNDS = 5  # of filling holes where the encoder has not learned to do without
 _MOST_ROWS = 10_000  # for an error model, or twice the length of its vectors
+_MOST_THINNED = 1000  # rows from which an error model learns what holes do
+_MOST_THIN = 0.8  # share of their cells that are missing
+_LEAST_PATTERNS = 16  # of missing cells in them
+_PATTERN_CELLS = 2**27  # of the matrices of their patterns
 
 
 class AutoencoderModule(nn.Module):
@@ -138,29 +142,43 @@ class _Scorer(nn.Module):
     """
 
     numeric: torch.Tensor
+    surprise: torch.Tensor
 
     def __init__(self, network, error_model, columns):
         super().__init__()
         self.network = network
         self.error_model = error_model
-        self.register_buffer("numeric", torch.as_tensor(columns.n_levels == 0))
+        self.register_buffer("numeric", torch.from_numpy(columns.n_levels == 0))
+        self.categorical = np.flatnonzero(columns.varies & (columns.n_levels > 0))
+        shape = len(self.categorical), int(columns.n_levels.max(initial=0))
+        surprise = np.zeros(shape)
+        for values, j in zip(surprise, self.categorical, strict=True):
+            shares = columns.frequencies[j]
+            least = shares[shares > 0].min() / 2  # of a level that is only declared
+            values[: len(shares)] = -np.log(np.maximum(shares, least))
+        self.register_buffer("surprise", torch.from_numpy(surprise).float())
 
     def errors(self, x):
         """Return x, the error of its reconstruction, the error of that one's, ...
 
         The shape is (n, 1 + n_reconstructions, n_columns). In the place of the codes of
-        categories there are zeros: they do not measure anything. Holes are filled, and
-        the fills have no error.
+        categories stands minus the logarithm of how frequent they are. The network
+        reads holes that are filled, and their errors are NaN.
         """
         network, holes = self.network, x.isnan()
         row = network.fill(x) if holes.any() else x
         found = [torch.where(self.numeric, row, 0.0)]
+        if len(self.categorical):
+            codes = row[:, self.categorical].long()
+            values = self.surprise.gather(1, codes.T).T
+            found[0][:, self.categorical] = values
         for _ in range(self.error_model.n_reconstructions):
             output = network.decoder(network.encode(row))
             error = residual(network.likelihood, row, output)
-            found.append(torch.where(holes | ~network.varies, 0.0, error))
+            found.append(torch.where(network.varies, error, 0.0))
             row = torch.where(network.varies, network.likelihood.mean(output), 0.0)
-        return torch.stack(found, dim=1)
+        errors = torch.stack(found, dim=1)
+        return errors.masked_fill_((holes & network.varies)[:, None], torch.nan)
 
     def contributions(self, x):
         return self.error_model(self.errors(x))
@@ -392,16 +410,25 @@ class AutoencoderTransformer(DecodingTransformer):
         stopped = super()._learn(X, passed, schema, ids, seed)
         with torch.device("cpu"):
             self.error_model_ = error_model.build(self.table_.columns)
-            if hasattr(self.error_model_, "fit"):
-                self.error_model_.fit(self._errors_to_learn(X, seed))
+            self._fit_error_model(X, np.random.default_rng(seed))
         return stopped
 
-    def _errors_to_learn(self, X, seed):
-        size = (1 + self.error_model_.n_reconstructions) * X.shape[1]
+    def _fit_error_model(self, X, rng):
+        model = self.error_model_
+        size = (1 + model.n_reconstructions) * X.shape[1]
         n_most = max(_MOST_ROWS, 2 * size)
         if len(X) > n_most:
-            rng = np.random.default_rng(seed)
             X = X[rng.choice(len(X), n_most, replace=False)]
+        errors = None
+        if hasattr(model, "fit"):
+            errors = self._errors(X)
+            model.fit(errors)
+        if hasattr(model, "fit_holes"):
+            if errors is None:
+                errors = self._errors(X)
+            model.fit_holes(errors, self._errors(_thinned(X, size, rng)))
+
+    def _errors(self, X):
         return torch.from_numpy(self._apply_scorer("errors", X)).double()
 
     def _apply_scorer(self, verb, X):
@@ -421,6 +448,11 @@ class AutoencoderTransformer(DecodingTransformer):
         By default the score is minus the squared Mahalanobis distance of the row
         together with its errors, over its mean among the training rows: they have -1
         on average. ``error_model`` chooses another one.
+
+        Where cells are missing, what is observed is compared with the same columns of
+        the training rows, and the score is that of a row without holes that would be
+        as strange: rows with more holes are not stranger, nor less strange. A row
+        without any value gets the score of a typical row.
 
         If some of the training rows are outliers themselves, set ``trim``: an
         autoencoder learns to reconstruct the outliers it is trained on.
@@ -454,6 +486,8 @@ class AutoencoderTransformer(DecodingTransformer):
             Not negative; their sum over the features is minus `score_samples`. Another
             value in a column that was constant in training contributes 36, as if it
             were six standard deviations away, over the number of columns that varied.
+            What is missing contributes 0, and the other columns what makes up the sum;
+            in a row without any value all that vary contribute alike.
         """
         X = self._validate_rows(X)
         contributions = self._apply_scorer("contributions", X).astype(np.float64)
@@ -485,3 +519,13 @@ class AutoencoderTransformer(DecodingTransformer):
             column that is constant counts as perfect.
         """
         return -float(np.nanmean(self.reconstruction_error(X)))
+
+
+def _thinned(X, size, rng):
+    """Return rows with random cells missing, of no more patterns than are quick."""
+    X = X[rng.choice(len(X), _MOST_THINNED, replace=len(X) < _MOST_THINNED)]
+    n_patterns = int(np.clip(_PATTERN_CELLS // size**3, _LEAST_PATTERNS, len(X)))
+    rates = rng.uniform(0, _MOST_THIN, size=(n_patterns, 1))
+    holes = rng.random((n_patterns, X.shape[1])) < rates
+    X[holes[np.arange(len(X)) % n_patterns]] = np.nan
+    return X

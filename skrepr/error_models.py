@@ -5,6 +5,7 @@ moves of training rows look like, and makes of a row's moves one number a column
 column's contribution to the anomaly score.
 """
 
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
@@ -18,6 +19,14 @@ from skrepr.parts import Part
 # The least spread of an error, in standard deviations of its column: an error that
 # never occurred counts as many times as much, but not infinitely often.
 _LEAST_SPREAD = 1e-4
+
+# Of rows with holes.
+_CELLS = 2**20  # of the matrices of patterns that are computed at once
+_NO_CORRELATIONS = 0.999  # shrinkage that leaves none
+_TELLING = 1e-5  # share of the mean distance below which what is observed says nothing
+_MOST_RATIO, _MOST_SPREAD = 1e6, 1e2
+_MOST_HIDDEN = 0.8  # share up to which what holes do is learned
+_N_ROUNDS = 5
 
 
 class ErrorModel(Part):
@@ -38,9 +47,10 @@ class ErrorModel(Part):
         -------
         torch.nn.Module
             With ``n_reconstructions``, the number of times a row is to be reconstructed
-            for it, and two methods on errors, a tensor of shape
+            for it, and methods on errors, a tensor of shape
             (n, 1 + n_reconstructions, n_columns) that holds a row, the row minus its
-            reconstruction, the reconstruction minus the reconstruction of that, ...:
+            reconstruction, the reconstruction minus the reconstruction of that, ... All
+            of them are NaN in a column that the row lacks.
 
             - ``fit(errors)``: learn from the errors of normal rows, in float64, and
               keep what is learned in buffers, in float32. A module that has nothing to
@@ -48,10 +58,17 @@ class ErrorModel(Part):
             - ``forward(errors)``: the contributions of the columns to the score of a
               row, shape (n, n_columns), not negative. Their sum is minus the score.
 
-            Columns that do not vary have only errors of 0 and contribute 0. In a
-            categorical column the row is 0, and the error how far the probabilities of
-            the reconstruction are from the level, 1 for the frequencies of the training
-            rows in root mean square. Nothing is NaN: what is missing has been filled.
+            Columns that do not vary have only errors of 0 and contribute 0, and so does
+            what is missing. In a categorical column the row is minus the logarithm of
+            the level's frequency among the training rows, and the error how far the
+            probabilities of the reconstruction are from the level, 1 for the
+            frequencies in root mean square. A third method is called after ``fit``, if
+            there is one:
+
+            - ``fit_holes(errors, thinned)``: learn what missing cells do to scores,
+              from the same errors and those of some of the rows with random cells
+              hidden, in float64. The network knows less of these, and may reconstruct
+              what it sees of them better or worse.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
 
@@ -62,7 +79,8 @@ class MeanSquared(ErrorModel):
     All columns count alike, however well they can be reconstructed. The mean is over
     the columns that vary among the training rows, and the contribution of a column its
     share of the mean. Rows that are reconstructed no better than by the means of the
-    training rows score -1 on average.
+    training rows score -1 on average. In a row with holes the mean over what is
+    observed is brought to the distribution that it has without holes.
 
     Examples
     --------
@@ -82,7 +100,8 @@ class Diagonal(ErrorModel):
 
     An error counts by how unusual it is in its column. The contribution of a column is
     its squared standardised error over the number of columns that vary. The training
-    rows have the mean score -1 (where errors vanish, a mean nearer to 0).
+    rows have the mean score -1 (where errors vanish, a mean nearer to 0). Rows with
+    holes are treated as by :class:`MeanSquared`.
 
     Examples
     --------
@@ -107,6 +126,11 @@ class Covariance(ErrorModel):
     itself; and a strange row that the network reconstructs all the same is noticed,
     too. The score is minus the squared distance, over its mean among the training rows:
     these have the mean score -1.
+
+    In a row with holes it is the distance of what is observed, exactly. Its cube root
+    is nearly normal, and is brought to the mean and the spread it has without holes.
+    That takes the inverse of a matrix as large as what is missing, for every pattern of
+    holes, which is slow from some hundreds of columns on.
 
     The contributions are the squares of the vector after the whitening that changes it
     least (ZCA-cor). They sum to minus the score exactly; where columns that usually
@@ -156,57 +180,240 @@ class Covariance(ErrorModel):
         return _Covariance(self.shrinkage, self.n_reconstructions, columns)
 
 
-class _MeanSquared(nn.Module):
-    n_reconstructions = 1
-    std: torch.Tensor
+class _Referring(nn.Module):
+    """What the modules share: the scores of rows with holes are referred to the others.
+
+    Cube roots of squared distances are nearly normal (Wilson and Hilferty), so they are
+    brought from the mean and variance expected of what is observed to those of rows
+    without holes.
+    """
+
+    varies: torch.Tensor
+    spread: torch.Tensor
+    drift: torch.Tensor
 
     def __init__(self, columns):
         super().__init__()
-        self.register_buffer("std", _positive_std(columns))
-        self.n_varying = max(1, int(columns.varies.sum()))
+        varies = torch.as_tensor(columns.varies)
+        self.register_buffer("varies", varies, persistent=False)
+        self.register_buffer("spread", torch.zeros(()))
+        self.register_buffer("drift", torch.zeros(2))
 
     def forward(self, errors):
+        missing = errors[:, 0].isnan()
+        if not missing.any():
+            return self._contributions(errors)
+        contributions, relative = self._compared(errors)
+        contributions = torch.where(missing, 0.0, contributions)
+        return torch.where(
+            missing.any(1, keepdim=True),
+            _with_sums(contributions, self._referred(relative), self.varies),
+            contributions,
+        )
+
+    def fit_holes(self, errors, thinned):
+        """Learn the distribution of the scores, and how holes move it."""
+        self.double()
+        trained, hidden = self._compared(errors)[1], self._compared(thinned)[1]
+        self.spread = trained.spread()
+        both = [
+            (part.deviations(self.spread), part.shares) for part in (trained, hidden)
+        ]
+        deviations, shares = (torch.cat(parts) for parts in zip(*both, strict=True))
+        terms = torch.column_stack([torch.ones_like(shares), _drifts(shares)])
+        ridge = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64).diag()
+        slopes = torch.linalg.solve(terms.T @ terms + ridge, terms.T @ deviations)
+        self.drift = slopes[1:]
+        self._finish(self._referred(trained))
+        self.float()
+
+    def _contributions(self, errors):
+        """Return what the columns contribute where nothing is missing."""
+        raise NotImplementedError
+
+    def _compared(self, errors):
+        """Return contributions that are yet to be scaled, and a `_Relative`."""
+        raise NotImplementedError
+
+    def _usual(self):
+        """Return the mean sum of the contributions of rows without holes."""
+        raise NotImplementedError
+
+    def _finish(self, sums):
+        """Take note of the sums of the contributions of the training rows."""
+
+    def _referred(self, relative):
+        """Return the sums that rows without holes have that are as strange."""
+        roots = relative.deviations(self.spread) - _drifts(relative.shares) @ self.drift
+        roots = _mean_root(self.spread) + roots
+        return self._usual() * roots.clamp(min=0) ** 3
+
+
+@dataclass(frozen=True)
+class _Relative:
+    """Sums over what is observed of rows, relative to what is usual of it.
+
+    Cube roots of squared distances are nearly normal (Wilson and Hilferty).
+
+    Attributes
+    ----------
+    distances : torch.Tensor of shape (n,)
+        The sums over their means; 1 where what is observed says nothing.
+    ratios : torch.Tensor of shape (n,)
+        Their variances over those of rows without holes.
+    shares : torch.Tensor of shape (n,)
+        What is missing of the mean.
+    """
+
+    distances: torch.Tensor
+    ratios: torch.Tensor
+    shares: torch.Tensor
+
+    @classmethod
+    def to(cls, sums, moments, full):
+        """Compare sums with their moments, and these with those without holes.
+
+        Parameters
+        ----------
+        sums : torch.Tensor of shape (n,)
+        moments : tuple of two torch.Tensor of shape (n,)
+            The means of the sums, and, up to a factor, their variances.
+        full : tuple of two scalar tensors
+            The same of rows without holes.
+        """
+        (mean, variance), (full_mean, full_variance) = moments, full
+        telling = mean > _TELLING * full_mean
+        mean = torch.where(telling, mean, 1.0)
+        ratios = (variance / mean.square()) / (full_variance / full_mean.square())
+        ratios = ratios.clamp(1 / _MOST_RATIO, _MOST_RATIO)
+        return cls(
+            torch.where(telling, sums / mean, 1.0),
+            torch.where(telling, ratios, _MOST_RATIO),
+            torch.where(telling, 1 - mean / full_mean, 0.0).clamp(0, _MOST_HIDDEN),
+        )
+
+    def deviations(self, spread):
+        """Return how far the roots are from their mean, as if there were no holes."""
+        roots = self.distances.clamp(min=0) ** (1 / 3)
+        roots = roots - _mean_root(spread * self.ratios)
+        return roots / self.ratios.sqrt()
+
+    def spread(self):
+        """Estimate the variance of the roots of rows without holes."""
+        spread = (self.distances.clamp(min=0) ** (1 / 3)).var(correction=0)
+        for _ in range(_N_ROUNDS):
+            spread = self.deviations(spread).square().mean()
+        return spread
+
+
+def _drifts(shares):
+    """Return the terms of which the drift of the roots with what is missing is made."""
+    return torch.column_stack([shares.sqrt(), shares])
+
+
+def _mean_root(variance):
+    """Return the mean of normal numbers of some variance whose cubes have the mean 1.
+
+    It solves m^3 + 3 * variance * m = 1.
+    """
+    variance = variance.clamp(max=_MOST_SPREAD)
+    root = (0.5 + (0.25 + variance**3).sqrt()) ** (1 / 3)
+    return root - variance / root
+
+
+def _with_sums(contributions, sums, varies):
+    """Scale contributions to given sums, or, where there are none, share these out."""
+    total = contributions.sum(1, keepdim=True)
+    even = varies / varies.sum().clamp(min=1)
+    return sums[:, None] * torch.where(total > 0, contributions / total, even)
+
+
+class _Independent(_Referring):
+    """Contributions of columns that are taken as independent."""
+
+    n_reconstructions = 1
+    usual: torch.Tensor
+    variance: torch.Tensor
+
+    def __init__(self, columns):
+        super().__init__(columns)
+        self.n_varying = max(1, int(columns.varies.sum()))
+        for name in ("usual", "variance"):
+            self.register_buffer(name, torch.as_tensor(columns.varies).float())
+
+    def fit_holes(self, errors, thinned):
+        contributions = self._contributions(errors)
+        observed = ~contributions.isnan()
+        counts = observed.sum(0).clamp(min=1)
+        self.usual = contributions.nansum(0) / counts
+        deviations = torch.where(observed, contributions - self.usual, 0.0)
+        self.variance = deviations.square().sum(0) / counts
+        super().fit_holes(errors, thinned)
+
+    def _compared(self, errors):
+        contributions = self._contributions(errors)
+        observed = (~contributions.isnan()).to(contributions.dtype)
+        return contributions, _Relative.to(
+            contributions.nansum(1),
+            (observed @ self.usual, observed @ self.variance),
+            (self.usual.sum(), self.variance.sum()),
+        )
+
+    def _usual(self):
+        return self.usual.sum()
+
+
+class _MeanSquared(_Independent):
+    std: torch.Tensor
+
+    def __init__(self, columns):
+        super().__init__(columns)
+        self.register_buffer("std", _positive_std(columns))
+
+    def _contributions(self, errors):
         return (errors[:, 1] / self.std).square() / self.n_varying
 
 
-class _Diagonal(nn.Module):
-    n_reconstructions = 1
+class _Diagonal(_Independent):
     mean: torch.Tensor
     std: torch.Tensor
 
     def __init__(self, columns):
-        super().__init__()
+        super().__init__(columns)
         self.register_buffer("mean", torch.zeros(len(columns)))
         self.register_buffer("std", _positive_std(columns))
         self.least = _LEAST_SPREAD * self.std
-        self.n_varying = max(1, int(columns.varies.sum()))
 
     def fit(self, errors):
         mean, std = _mean_and_std(errors[:, 1], self.least)
         self.mean, self.std = mean.float(), std.float()
 
-    def forward(self, errors):
+    def _contributions(self, errors):
         return ((errors[:, 1] - self.mean) / self.std).square() / self.n_varying
 
 
-class _Covariance(nn.Module):
+class _Covariance(_Referring):
     mean: torch.Tensor
     std: torch.Tensor
     left: torch.Tensor
     right: torch.Tensor
     rest: torch.Tensor
+    typical: torch.Tensor
 
     def __init__(self, shrinkage, n_reconstructions, columns):
-        super().__init__()
+        super().__init__(columns)
         self.shrinkage = shrinkage
         self.n_reconstructions = n_reconstructions
         std = _positive_std(columns).repeat(1 + n_reconstructions)
         self.register_buffer("mean", torch.zeros_like(std))
         self.register_buffer("std", std)
         self.least = _LEAST_SPREAD * std
-        # The whitening matrix is left @ right + rest * identity.
-        for name in ("left", "right", "rest"):
+        self.has_holes = bool(columns.missing.any())
+        # The whitening matrix is left @ right + rest * identity. Its square is the
+        # inverse of the shrunk correlation matrix, over `typical`.
+        for name in ("left", "right", "rest", "typical"):
             self.register_buffer(name, torch.empty(0))
+        self._cached = None
 
     def fit(self, errors):
         errors = errors.flatten(1)
@@ -219,17 +426,185 @@ class _Covariance(nn.Module):
         if not 0 < 2 * left.shape[1] <= len(left):  # one product takes less than two
             left, right = left @ right + rest * np.eye(len(left)), right[:0]
             rest = 0.0
-        scale = typical**-0.5 if typical > 0 else 1.0
+        typical = typical if typical > 0 else 1.0
+        scale = typical**-0.5
         self.left = torch.tensor(scale * left).float()
         self.right = torch.tensor(right).float()
         self.rest = torch.tensor(scale * rest).float()
+        self.typical = torch.tensor(float(typical)).float()
+        self._cached = None
 
-    def forward(self, errors):
-        standardised = (errors.flatten(1) - self.mean) / self.std
+    def _finish(self, sums):
+        # The distances of rows with holes are referred, which changes the mean.
+        self._cached = None
+        usual = sums.mean()
+        if self.has_holes and usual > 0:
+            self.left, self.rest = self.left / usual.sqrt(), self.rest / usual.sqrt()
+            self.typical = self.typical * usual
+
+    def _contributions(self, errors):
+        return self._squares(self._standardised(errors))
+
+    def _compared(self, errors):
+        # A vector completed by what is most likely beside what is observed of it has
+        # the Mahalanobis distance of what is observed.
+        completed, moments = self._complete(self._standardised(errors))
+        squares = self._squares(completed)
+        distances = squares.sum(1) * self.typical
+        return squares, _Relative.to(distances, moments, self._inverse.full)
+
+    def _usual(self):
+        return self._inverse.full[0] / self.typical
+
+    def _standardised(self, errors):
+        return (errors.flatten(1) - self.mean) / self.std
+
+    def _squares(self, standardised):
+        """Return the squares of the whitened vectors, summed over every column's."""
+        squares = self._whiten(standardised).square_()
+        return squares.view(len(squares), -1, len(self.varies)).sum(1)
+
+    def _whiten(self, standardised):
         whitened = matmul(standardised, self.left)
         if len(self.right):
             whitened = matmul(whitened, self.right).add_(self.rest * standardised)
-        return whitened.square_().view_as(errors).sum(1)
+        return whitened
+
+    @property
+    def _inverse(self):
+        if self._cached is None:
+            kind = _LowRankInverse if len(self.right) else _DenseInverse
+            self._cached = kind(self)
+        return self._cached
+
+    def _complete(self, vectors):
+        """Put the most likely values into holes, and tell the moments of distances.
+
+        Returns
+        -------
+        completed : torch.Tensor of shape (n, k)
+        moments : tuple of two torch.Tensor of shape (n,)
+            The mean of the distances of what is observed, and half of their variance if
+            the vectors were normal.
+        """
+        inverse, n_columns = self._inverse, len(self.varies)
+        missing = vectors[:, :n_columns].isnan()
+        vectors = torch.where(vectors.isnan(), 0.0, vectors)
+        projected = inverse.project(vectors)
+        patterns, kinds = missing.unique(dim=0, return_inverse=True)
+        moments = vectors.new_empty(2, len(patterns))
+        place = torch.zeros_like(patterns[:, 0], dtype=torch.long)
+        starts = torch.arange(0, vectors.shape[1], n_columns, device=vectors.device)
+        # Patterns with as many holes have matrices of one size.
+        counts = patterns.sum(1)
+        for count in counts.unique().tolist():
+            size = count * len(starts)
+            at_once = max(1, _CELLS // max(1, size * inverse.width(size)))
+            for some in (counts == count).nonzero()[:, 0].split(at_once):
+                columns = patterns[some].nonzero()[:, 1].view(len(some), 1, count)
+                index = (columns + starts[:, None]).flatten(1)
+                solution, moments[:, some] = inverse.solve(index)
+                place[some] = torch.arange(len(some), device=place.device)
+                rows = torch.isin(kinds, some).nonzero()[:, 0]
+                for part in rows.split(at_once):
+                    which = place[kinds[part]]
+                    at = part[:, None], index[which]
+                    vectors[at] = inverse.fill(
+                        solution[which], projected[part], index[which]
+                    )
+        return vectors, moments[:, kinds]
+
+
+class _DenseInverse:
+    """What the inverse P of a covariance matrix says of vectors with missing parts m.
+
+    The inverse of the covariance of the other parts is P_oo - P_om inv(P_mm) P_mo. What
+    is wanted of it takes matrices of the size of m only.
+    """
+
+    def __init__(self, model):
+        self.shrinkage = model.shrinkage
+        self.n_columns, self.n_varying = len(model.std), int(model.varies.sum())
+        self.n_varying *= self.n_columns // len(model.varies)
+        first = matmul(model.left, model.left) * model.typical
+        second = matmul(first, first)
+        self.powers = first, second, matmul(second, first)
+        self.traces = first.trace(), second.trace()
+        none = torch.empty(1, 0, dtype=torch.long, device=first.device)
+        self.full = self.solve(none)[1][:, 0]
+
+    def width(self, size):
+        """Return the length of the rows of a solution for so many missing parts."""
+        return size
+
+    def project(self, vectors):
+        """Return what `fill` needs of vectors that are 0 where they are missing."""
+        return matmul(vectors, self.powers[0])
+
+    def solve(self, index):
+        """Return what `fill` needs of patterns, and the moments of their distances."""
+        first, second, third = (
+            power[index[:, :, None], index[:, None, :]] for power in self.powers
+        )
+        inverse = torch.linalg.inv(first)
+        product = inverse @ second
+        trace = self.traces[0] - product.diagonal(dim1=1, dim2=2).sum(1)
+        squared = self.traces[1] - 2 * (inverse * third).sum((1, 2))
+        squared += (product * product.mT).sum((1, 2))
+        return inverse, self._moments(trace, squared, index.shape[1])
+
+    def _moments(self, trace, squared, n_missing):
+        s = self.shrinkage
+        if s > _NO_CORRELATIONS:
+            n = torch.full_like(trace, self.n_varying - n_missing)
+            return torch.stack([n, n])
+        n = self.n_columns - n_missing
+        return torch.stack(
+            [
+                (n - s * trace) / (1 - s),
+                (n - 2 * s * trace + s**2 * squared) / (1 - s) ** 2,
+            ]
+        )
+
+    def fill(self, solutions, projected, columns):
+        """Return the most likely values of the missing parts."""
+        return -(solutions @ projected.gather(1, columns)[:, :, None])[:, :, 0]
+
+
+class _LowRankInverse:
+    """The same for few directions, with matrices of the size of their number."""
+
+    def __init__(self, model):
+        self.shrinkage = s = model.shrinkage
+        self.directions = model.right.T
+        factors = (model.right * model.left.T).sum(1) + model.rest
+        shrunk = 1 / (model.typical * factors.square())
+        variances = (shrunk - s) / (1 - s) if s <= _NO_CORRELATIONS else shrunk
+        self.roots = variances.clamp(min=0).sqrt()
+        none = torch.empty(1, 0, dtype=torch.long, device=shrunk.device)
+        self.full = self.solve(none)[1][:, 0]
+
+    def width(self, size):
+        return len(self.roots)
+
+    def project(self, vectors):
+        return matmul(vectors, self.directions)
+
+    def solve(self, index):
+        hidden = self.directions[index]
+        scaled = hidden * self.roots
+        observed = self.roots.square().diag() - scaled.mT @ scaled
+        variances, axes = torch.linalg.eigh(observed)
+        variances = variances.clamp(min=0)
+        shrunk = (1 - self.shrinkage) * variances + self.shrinkage
+        shares = variances / shrunk
+        moments = torch.stack([shares.sum(1), shares.square().sum(1)])
+        inverse = (axes / shrunk[:, None]) @ axes.mT
+        solution = (1 - self.shrinkage) * (scaled @ inverse) * self.roots
+        return solution, moments
+
+    def fill(self, solutions, projected, columns):
+        return (solutions @ projected[:, :, None])[:, :, 0]
 
 
 def _shrunk_whitening(rows, shrinkage):
@@ -241,7 +616,9 @@ def _shrunk_whitening(rows, shrinkage):
     Parameters
     ----------
     rows : ndarray of shape (n, k)
-        Columns have mean 0 and variance 1. There may be fewer rows than columns.
+        Columns have mean 0 and variance 1. There may be fewer rows than columns. NaN is
+        missing: a correlation is that of the rows that have both columns or, with fewer
+        rows than columns, is shrunk by what is missing.
     shrinkage : float
         Share of the identity in the matrix, above 0.
 
@@ -256,8 +633,14 @@ def _shrunk_whitening(rows, shrinkage):
         The mean squared length of the rows when they are whitened.
     """
     n, k = rows.shape
+    observed = ~np.isnan(rows)
+    if not observed.all():
+        rows = np.where(observed, rows, 0.0)
+        if n < k:
+            rows *= np.sqrt(n / observed.sum(axis=0).clip(1))
     if n >= k:
-        variances, directions = np.linalg.eigh(rows.T @ rows / n)
+        pairs = n if observed.all() else _count_pairs(observed)
+        variances, directions = np.linalg.eigh(rows.T @ rows / pairs)
     else:  # the same from the smaller matrix of the rows' products
         variances, directions = np.linalg.eigh(rows @ rows.T / n)
         spans = variances > 1e-12 * variances[-1]
@@ -274,9 +657,22 @@ def _positive_std(columns):
     return torch.as_tensor(np.where(columns.varies, columns.std, 1.0)).float()
 
 
+def _count_pairs(observed):
+    observed = observed.astype(float)
+    return (observed.T @ observed).clip(1)
+
+
 def _mean_and_std(errors, least):
-    std = errors.std(0, correction=0)
-    return errors.mean(0), torch.maximum(std, least.double())
+    """Return those of the columns, of what is not missing."""
+    observed = ~errors.isnan()
+    if observed.all():
+        mean, std = errors.mean(0), errors.std(0, correction=0)
+    else:
+        counts = observed.sum(0).clamp(min=1)
+        mean = errors.nansum(0) / counts
+        deviations = torch.where(observed, errors - mean, 0.0)
+        std = (deviations.square().sum(0) / counts).sqrt()
+    return mean, torch.maximum(std, least.double())
 
 
 ErrorModel.names = {

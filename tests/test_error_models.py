@@ -1,5 +1,6 @@
 """The scores of the error models, their contributions, and trimming."""
 
+import copy
 import re
 from itertools import pairwise
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.distance import mahalanobis
+from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from skrepr import AutoencoderTransformer, VAETransformer
@@ -351,3 +353,111 @@ def test_parameters_are_validated(params, message):
 def test_the_parameters_of_an_error_model_are_reached_by_name():
     ae = make().set_params(error_model__shrinkage=0.2)
     assert re.fullmatch(r"Covariance\(shrinkage=0.2\)", repr(ae.error_model))
+
+
+# Rows with holes.
+
+
+def normal_rows(n, seed):
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(7).normal(size=(3, 8))
+    return rng.normal(size=(n, 3)) @ mixing + 0.5 * rng.normal(size=(n, 8))
+
+
+def with_holes(X, share=0.3, seed=5):
+    holes = np.random.default_rng(seed).random(X.shape) < share
+    return np.where(holes, np.nan, X)
+
+
+@pytest.fixture(scope="module", params=["covariance", "diagonal", "mean_squared"])
+def error_model(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=[0.0, 0.3])
+def fitted(request, error_model):
+    X = with_holes(normal_rows(2000, seed=1), request.param)
+    X = X[~np.isnan(X).all(axis=1)]
+    return AutoencoderTransformer(4, error_model=error_model, random_state=0).fit(X)
+
+
+def test_scores_have_the_same_distribution_with_holes(fitted):
+    X = normal_rows(4000, seed=100)
+    holey = with_holes(X)
+    full, scores = fitted.score_samples(X), fitted.score_samples(holey)
+    assert abs(scores.mean() - full.mean()) < 0.15 * full.std()
+    assert 0.03 < (scores < np.quantile(full, 0.05)).mean() < 0.08
+    n_holes = np.isnan(holey).sum(axis=1)
+    assert abs(spearmanr(n_holes, scores).statistic) < 0.12
+
+
+def test_an_outlier_is_caught_where_other_cells_are_missing(fitted):
+    X = normal_rows(500, seed=3)
+    outliers = X.copy()
+    cells = np.arange(500), np.arange(500) % 8
+    outliers[cells] += 8 * X.std(axis=0)[cells[1]]
+    holes = np.isnan(with_holes(X))
+    holes[cells] = False
+    X[holes] = outliers[holes] = np.nan
+    scores = fitted.score_samples(np.r_[X, outliers])
+    assert roc_auc_score(np.repeat([1, 0], 500), scores) > 0.95
+
+
+def test_what_is_missing_contributes_nothing(fitted):
+    X = with_holes(normal_rows(50, seed=2))
+    X[0] = np.nan
+    contributions = fitted.feature_contributions(X)
+    assert (contributions[1:][np.isnan(X[1:])] == 0).all()
+    assert contributions.min() >= 0
+    assert_allclose(contributions.sum(axis=1), -fitted.score_samples(X))
+    # Of a row without any value nothing is known: it is typical.
+    median = np.median(fitted.score_samples(normal_rows(2000, seed=1)))
+    assert fitted.score_samples(X)[0] == pytest.approx(median, rel=0.35)
+    one_by_one = [fitted.score_samples(row[None])[0] for row in X[:5]]
+    assert_allclose(fitted.score_samples(X)[:5], one_by_one, rtol=1e-6)
+
+
+def test_covariance_of_training_rows_with_holes_has_the_mean_minus_1():
+    X = with_holes(normal_rows(300, seed=1), 0.2)
+    assert make().fit(X).score_samples(X).mean() == pytest.approx(-1, rel=1e-4)
+
+
+@pytest.mark.parametrize(("n", "d"), [(300, 6), (40, 30)], ids=["dense", "low rank"])
+@pytest.mark.parametrize("shrinkage", [0.1, 0.5])
+def test_the_distance_with_holes_is_that_of_the_observed_part(n, d, shrinkage):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 3)) @ rng.normal(size=(3, d)) + rng.normal(size=(n, d))
+    X = np.insert(X, 2, 4.0, axis=1)
+    ae = make(Covariance(shrinkage)).fit(X)
+    model = copy.deepcopy(ae.error_model_).double()
+    errors = torch.from_numpy(ae._apply_scorer("errors", with_holes(X[:20])))
+    relative = model._compared(errors)[1]
+    whitening = model.left
+    if len(model.right):
+        whitening = model.left @ model.right + model.rest * torch.eye(len(model.std))
+    shrunk = torch.linalg.inv(whitening @ whitening * model.typical)
+    plain = (shrunk - shrinkage * torch.eye(len(shrunk))) / (1 - shrinkage)
+
+    def moments(o):
+        product = torch.linalg.inv(shrunk[o][:, o]) @ plain[o][:, o]
+        return product.trace(), (product @ product).trace()
+
+    full = moments(torch.arange(len(shrunk)))
+    for i, vector in enumerate((errors.flatten(1) - model.mean) / model.std):
+        o = (~vector.isnan()).nonzero()[:, 0]
+        mean, variance = moments(o)
+        distance = vector[o] @ torch.linalg.inv(shrunk[o][:, o]) @ vector[o]
+        ratio = (variance / mean**2) / (full[1] / full[0] ** 2)
+        assert relative.distances[i].item() == pytest.approx(
+            float(distance / mean), rel=1e-5
+        )
+        assert relative.ratios[i].item() == pytest.approx(float(ratio), rel=1e-5)
+
+
+def test_a_rare_category_is_strange_even_where_it_is_reconstructed():
+    rng = np.random.default_rng(0)
+    codes = np.where(rng.random(1000) < 0.02, 1.0, 0.0)
+    X = np.c_[rows(1000), codes, codes]
+    ae = make(augmentation=None, max_iter=200, categorical_features=[6, 7]).fit(X)
+    scores = ae.score_samples(X)
+    assert roc_auc_score(codes, -scores) > 0.95
