@@ -173,7 +173,7 @@ class VAEModule(nn.Module):
         Of a category it is the most probable one. The mean is over draws of the code,
         each weighted by its share in the likelihood of the observed cells.
         """
-        output, log_weights = self._log_weights(x, *self.posterior(x), self.noise)
+        output, log_weights = self._log_weights(x, self.posterior(x), self.noise)
         known = average(self.likelihood, output, log_weights.softmax(0))
         return torch.where(x.isnan(), known, x)
 
@@ -192,7 +192,7 @@ class VAEModule(nn.Module):
         Codes are drawn from the posterior given the observed cells. Every row gets the
         same random numbers, so that its completions do not depend on the others'.
         """
-        output, log_weights = self._log_weights(x, *self.posterior(x), self.noise)
+        output, log_weights = self._log_weights(x, self.posterior(x), self.noise)
         weights, state = log_weights.softmax(0), generator.get_state()
         rows = []
         for i in range(len(x)):
@@ -208,11 +208,11 @@ class VAEModule(nn.Module):
 
         The expectation is a mean over the draws of `noise`, the same for every row.
         """
-        mean, log_variance = self.posterior(x)
-        total = torch.zeros_like(mean[:, 0])
+        posterior = self.posterior(x)
+        kl = _divergence(*posterior).sum(1)
+        total = torch.zeros_like(kl)
         for noise in self.noise.split(self._n_at_once(len(x))):
-            total += self._cells(x, mean, log_variance, noise)[0].sum((0, 2))
-        kl = _divergence(mean, log_variance).sum(1)
+            total += self._cells(x, posterior, noise)[0].sum((0, 2))
         return torch.stack([total / len(self.noise), -kl], dim=1)
 
     def log_prob(self, x):
@@ -221,24 +221,25 @@ class VAEModule(nn.Module):
         It is the log-density of the observed cells. The draws z = mean + std * noise
         take the same noise for every row; they are made a part at a time.
         """
-        mean, log_variance = self.posterior(x)
+        posterior = self.posterior(x)
         parts = [
-            self._log_weights(x, mean, log_variance, noise)[1].logsumexp(0)
+            self._log_weights(x, posterior, noise)[1].logsumexp(0)
             for noise in self.noise.split(self._n_at_once(len(x)))
         ]
         return torch.stack(parts).logsumexp(0) - math.log(len(self.noise))
 
-    def _log_weights(self, x, mean, log_variance, noise):
+    def _log_weights(self, x, posterior, noise):
         """Return the decoder's output and log p(x|z) + log p(z) - log q(z|x).
 
         Both have the shape (n_draws, n, ...). p(x|z) is of the observed cells.
         """
-        cells, output, z = self._cells(x, mean, log_variance, noise)
-        log_ratio = 0.5 * (noise[:, None].square() - z.square() + log_variance)
+        cells, output, z = self._cells(x, posterior, noise)
+        log_ratio = 0.5 * (noise[:, None].square() - z.square() + posterior[1])
         return output, cells.sum(-1) + log_ratio.sum(-1)
 
-    def _cells(self, x, mean, log_variance, noise):
+    def _cells(self, x, posterior, noise):
         """Return log p(x|z) of every cell, the decoder's output, and the draws z."""
+        mean, log_variance = posterior
         z = mean + (0.5 * log_variance).exp() * noise[:, None]
         output = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
         holes = x.isnan()
@@ -317,7 +318,7 @@ class VAETransformer(DecodingTransformer):
         Number of epochs. "auto" takes as many as give 3000 steps, at least one.
     batch_size : int, default=256
         Largest number of rows in a step. An epoch is split evenly.
-    learning_rate : float, default=2e-3
+    learning_rate : float, default=5e-3
         Peak learning rate of AdamW: it rises during the first tenth of the steps and
         falls to zero along a cosine.
     weight_decay : float, default=0.0
@@ -418,7 +419,7 @@ class VAETransformer(DecodingTransformer):
         standardize="quantile",
         max_iter="auto",
         batch_size=256,
-        learning_rate=2e-3,
+        learning_rate=5e-3,
         weight_decay=0.0,
         early_stopping=False,
         validation_fraction=0.1,
