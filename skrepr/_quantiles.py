@@ -91,14 +91,15 @@ class Quantiles:
     def normal_map(self):
         """Return the map that makes a column of several values normal.
 
-        It has as many knots as the square root of the number of cells, 10 to 100: its
-        slope is a density, and between two knots there should be some values.
+        Its knots are at equal steps of the scores, 10 to 100 of them. Its slope is a
+        density, for which there should be many values between two knots: their number
+        grows with the cube root of the number of cells.
 
         Returns
         -------
         NormalMap
         """
-        n_knots = int(np.clip(np.sqrt(self.n_cells), 10, 100))
+        n_knots = int(np.clip(2 * np.cbrt(self.n_cells), 10, 100))
         middle = (self.below + self.upto) / 2
         scores = ndtri(middle)
         shares = self.upto - self.below
@@ -107,8 +108,8 @@ class Quantiles:
         scores /= np.sqrt(np.average(np.square(scores), weights=shares))
         at = np.arange(len(middle))
         if len(at) > n_knots:
-            at = np.searchsorted(middle, np.linspace(middle[0], middle[-1], n_knots))
-            at = np.unique(at)
+            steps = np.linspace(scores[0], scores[-1], n_knots)
+            at = np.unique([*np.searchsorted(scores, steps[:-1]), len(scores) - 1])
         return NormalMap(self.values[at], scores[at])
 
     def get_state(self):

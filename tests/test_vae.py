@@ -533,3 +533,91 @@ def test_rows_of_categories_are_learned_and_drawn():
     assert scores[0] < scores[1] - 2
     holes = np.array([[2.0, np.nan, 1.0], [-2.0, np.nan, 1.0]])
     assert_array_equal(vae.impute(holes)[:, 1], [2, 0])
+
+
+# Generation's tools.
+
+
+def test_the_bound_reaches_the_density_of_a_known_mixture():
+    rng = np.random.default_rng(0)
+    means, scale = np.array([[-3.0, 0.0], [3.0, 2.0]]), np.array([0.5, 1.0])
+
+    def draw(n):
+        return means[rng.integers(2, size=n)] + scale * rng.normal(size=(n, 2))
+
+    X, new = draw(3000), draw(1000)
+    vae = VAETransformer(
+        2, standardize=True, n_importance_samples=256, random_state=0
+    ).fit(X)
+    expected = np.log(
+        np.mean([stats.norm(m, scale).pdf(new).prod(axis=1) for m in means], axis=0)
+    )
+    found = vae.log_likelihood(new)
+    assert found.mean() == pytest.approx(expected.mean(), abs=0.15)
+    assert found.mean() < expected.mean() + 0.02  # nothing fits better than the truth
+    assert np.corrcoef(found, expected)[0, 1] > 0.95
+
+
+def test_normal_scores_keep_log_likelihoods_in_the_users_units():
+    X = np.random.default_rng(0).lognormal(size=(3000, 2)) * [1, 1000]
+    new = np.random.default_rng(1).lognormal(size=(1000, 2)) * [1, 1000]
+    expected = stats.lognorm(1, scale=[1, 1000]).logpdf(new).sum(axis=1)
+    vae = VAETransformer(2, max_iter=50, random_state=0)
+    found = vae.fit(X).log_likelihood(new)
+    assert found.mean() == pytest.approx(expected.mean(), abs=0.15)
+    assert np.corrcoef(found, expected)[0, 1] > 0.93
+    linear = vae.set_params(standardize=True).fit(X).log_likelihood(new)
+    assert found.mean() > linear.mean() + 0.3
+
+
+def test_terms_of_the_elbo(fitted):
+    X = rows(50)
+    terms = fitted.elbo(X)
+    assert_allclose(terms["elbo"], terms["reconstruction"] - terms["kl"])
+    x = torch.from_numpy(fitted.table_.to_matrix(X)).float()
+    with torch.no_grad():
+        mean, log_variance = fitted.module_.posterior(x)
+        posterior = Normal(mean, (log_variance / 2).exp())
+        kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(1)
+    assert_allclose(terms["kl"], kl, rtol=1e-4)
+    # Jensen's inequality, of the very same draws.
+    weights = log_weights(fitted, X)
+    bound = np.logaddexp.reduce(weights) - math.log(len(weights))
+    assert (weights.mean(axis=0) < bound).all()
+    assert terms["elbo"].mean() < fitted.log_likelihood(X).mean()
+    assert terms["elbo"].mean() == pytest.approx(weights.mean(), abs=0.2)
+
+
+def test_draws_are_made_in_parts_of_bounded_size(monkeypatch, fitted):
+    X = rows(50)
+    expected = fitted.log_likelihood(X), fitted.elbo(X)["elbo"]
+    monkeypatch.setattr("skrepr._vae._MOST_DRAWS", 50)
+    assert_allclose(fitted.log_likelihood(X), expected[0], rtol=1e-10)
+    assert_allclose(fitted.elbo(X)["elbo"], expected[1], rtol=1e-10)
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_free_bits_cost_the_same_and_bring_no_gradient(by_hand):
+    X = rows(200)
+    vae = make(3, free_bits=100.0, kl_warmup=0.0, max_iter=3)
+    if not by_hand:
+        vae.set_params(backbone=MLP((16,), norm="layer"))
+    vae.fit(X)
+    assert_allclose(vae.history_["kl"], 300, rtol=1e-5)
+    # Without a cost of the code the reconstruction is that of beta=0.
+    free = vae.history_["reconstruction"]
+    vae.set_params(free_bits=0.0, beta=0.0).fit(X)
+    assert_allclose(vae.history_["reconstruction"], free, rtol=1e-5)
+
+
+def test_free_bits_keep_latents_alive():
+    X = np.random.default_rng(0).normal(size=(1024, 4))
+    vae = make(2, max_iter=150)
+    with pytest.warns(UserWarning, match="The posterior has collapsed.*free_bits"):
+        vae.fit(X)
+    assert not vae.active_units_.any()
+    vae.set_params(free_bits=0.5).fit(X)
+    assert vae.active_units_.all()
+    assert_array_equal(
+        vae.active_units_, vae.transform(X).var(axis=0) >= 0.01, strict=True
+    )
