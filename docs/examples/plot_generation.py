@@ -46,33 +46,31 @@ print(f"           {(large['diagnosis'] == 'malignant').mean():.0%} of the large
 # ----
 # Below the diagonal every point is a row; on it are the distributions of the columns.
 
-shown = ["mean radius", "mean texture", "mean concavity", "worst fractal dimension"]
+shown = ["mean radius", "mean texture", "mean concavity", "worst symmetry"]
 tables = {"real, not seen in training": real, "generated": generated}
 colours = {"malignant": "tab:red", "benign": "tab:blue"}
 figure = plt.figure(figsize=(10, 5.4), layout="constrained")
 for part, (name, some) in zip(figure.subfigures(1, 2), tables.items(), strict=True):
+    axes = part.subplots(len(shown), len(shown))
+    for (i, j), axis in np.ndenumerate(axes):
+        axis.set(xticks=[], yticks=[], visible=j <= i)
+        y, x = shown[i], shown[j]
+        axis.set_xlim(rows[x].min(), rows[x].max())
+        for diagnosis, colour in colours.items():
+            of_one = some[some["diagnosis"] == diagnosis]
+            if i == j:
+                bins = np.linspace(rows[x].min(), rows[x].max(), 25)
+                axis.hist(of_one[x], bins, color=colour, alpha=0.5, label=diagnosis)
+                axis.set_title(x, fontsize="small")
+            else:
+                axis.scatter(of_one[x], of_one[y], s=2, color=colour, alpha=0.5)
+                axis.set_ylim(rows[y].min(), rows[y].max())
+    part.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="upper right",
+        bbox_to_anchor=(1, 0.9),
+    )
     part.suptitle(name)
-    axes = part.subplots(len(shown), len(shown), sharex="col")
-    for i, y in enumerate(shown):
-        for j, x in enumerate(shown):
-            axis = axes[i, j]
-            low, high = rows[x].min(), rows[x].max()
-            if j > i:
-                axis.set_visible(False)
-                continue
-            for diagnosis, colour in colours.items():
-                of_one = some[some["diagnosis"] == diagnosis]
-                if i == j:
-                    bins = np.linspace(low, high, 25)
-                    axis.hist(of_one[x], bins, color=colour, alpha=0.5, label=diagnosis)
-                else:
-                    axis.scatter(of_one[x], of_one[y], s=2, color=colour, alpha=0.5)
-                    axis.set_ylim(rows[y].min(), rows[y].max())
-            axis.set_xlim(low, high)
-            axis.set(xticks=[], yticks=[])
-            if i == len(shown) - 1:
-                axis.set_xlabel(x.replace(" ", "\n", 1))
-    axes[0, 0].legend(loc="center left", bbox_to_anchor=(1.2, 0.5), frameon=False)
 plt.show()
 
 # %%
@@ -122,14 +120,14 @@ for name, some in (("real", train), ("generated", generated), ("shuffled", shuff
 # Are they copies?
 # ----------------
 # A generated row that knows nothing of single training rows is as often nearer to one
-# of them as to one of as many real rows that the model has not seen.
+# of them as to one of the real rows that the model has not seen, which are as many.
 
 scaler = StandardScaler().fit(coordinates(train))
 distances = [
     NearestNeighbors(n_neighbors=1)
     .fit(scaler.transform(coordinates(some)))
     .kneighbors(scaler.transform(coordinates(generated)))[0]
-    for some in (train.iloc[: len(real)], real)
+    for some in (train, real)
 ]
 nearer = (distances[0] < distances[1]).mean()
 print(f"nearer to a training row than to another real row: {nearer:.0%}")
