@@ -19,7 +19,7 @@ def test_code_blocks_of_the_readme_run_in_order(capsys):
     assert namespace["probabilities"].shape == (178, 3)
     assert list(namespace["new_rows"].columns) == list(namespace["X"].columns)
     assert not namespace["filled"].isna().any(axis=None)
-    assert set(namespace["strong"]["kind"]) == {"white"}
+    assert set(namespace["strong"]["kind"]) == {"C"}
     assert namespace["strong"]["alcohol"].min() >= 13
     assert capsys.readouterr().out.splitlines()[0] in namespace["X"].columns
     plt.close("all")
