@@ -249,9 +249,11 @@ class BaseTorchTransformer(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or DataFrame of shape (n_samples, n_features)
             Training rows, at least two, in any units. NaN, and in a DataFrame also None
-            and pandas' NA, is missing; a column may not be missing as a whole.
+            and pandas' NA, is missing; a column may not be missing as a whole. Numbers,
+            and categories where ``categorical_features`` says so: by default the
+            strings, flags and categories of a DataFrame.
         y : array-like of shape (n_samples,), default=None
             Ignored, save by a `ContrastiveTransformer` with ``positives="labels"``.
 
@@ -403,7 +405,9 @@ class DecodingTransformer(BaseTorchTransformer):
             The expected row of every code, of categories the most probable one, in the
             container the estimator was fitted on (array, pandas or polars), with its
             columns' units, dtypes and categories; integers are rounded. An array is of
-            floats. A column that was constant in training has its one value.
+            floats. What is expected with ``standardize="quantile"`` are normal scores,
+            which then become values: nearer to a median than to a mean. A column that
+            was constant in training has its one value. No cell is missing.
 
         Raises
         ------

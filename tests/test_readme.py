@@ -10,7 +10,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_code_blocks_of_the_readme_run_in_order(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     plt.switch_backend("Agg")
     namespace = {}
     for block in blocks:
@@ -18,5 +18,8 @@ def test_code_blocks_of_the_readme_run_in_order(capsys):
     assert namespace["codes"].shape == (178, 16)
     assert namespace["probabilities"].shape == (178, 3)
     assert list(namespace["new_rows"].columns) == list(namespace["X"].columns)
+    assert not namespace["filled"].isna().any(axis=None)
+    assert set(namespace["strong"]["kind"]) == {"C"}
+    assert namespace["strong"]["alcohol"].min() >= 13
     assert capsys.readouterr().out.splitlines()[0] in namespace["X"].columns
     plt.close("all")

@@ -138,9 +138,10 @@ figure.savefig(pictures / "strange_digits.png", dpi=120)
 # %%
 # New rows
 # --------
-# The variational autoencoder draws codes from its prior, and rows given the codes.
-# Pixels between 0 and 1 suit the Bernoulli likelihood, whose samples are black or
-# white; the codes' means, from `inverse_transform`, are in between.
+# The variational autoencoder draws codes like those of the training rows, and rows
+# given the codes. Pixels between 0 and 1 suit the Bernoulli likelihood, whose samples
+# are black or white; the means of codes from the prior, by `inverse_transform`, are in
+# between.
 
 vae = VAETransformer(
     n_components=8, likelihood="bernoulli", max_iter=300, random_state=0
