@@ -289,9 +289,7 @@ def test_levels_of_several_types_are_refused():
 @pytest.mark.parametrize("dtype", ["object", "category", "float64"])
 def test_a_categorical_column_all_missing_is_refused(dtype):
     frame = pd.DataFrame({"x": pd.Series([None, None], dtype=dtype)})
-    with pytest.raises(
-        ValueError, match="'x' holds no value: all of its cells are mis"
-    ):
+    with pytest.raises(ValueError, match="'x' holds no value: all of its cells"):
         fit(frame, ["x"])
 
 
