@@ -511,7 +511,8 @@ class VAETransformer(DecodingTransformer):
         X = self._validate_rows(X)
         scores = np.empty(len(X))
         holed = np.isnan(X).any(axis=1)
-        scores[~holed] = self._log_likelihood(X[~holed])
+        if not holed.all():
+            scores[~holed] = self._log_likelihood(X[~holed])
         holed = np.flatnonzero(holed)
         for start in range(0, len(holed), _MOST_COMPLETED):
             rows = holed[start : start + _MOST_COMPLETED]

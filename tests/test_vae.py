@@ -462,6 +462,8 @@ def test_a_row_is_not_stranger_for_its_holes(with_holes):
     # The fewer cells there are, the less there is to be strange.
     assert holed.std() < spread
     # Scores are a row's own, whatever stands beside it.
+    lacking = np.flatnonzero(n_holes)[:3]
+    assert_allclose(with_holes.score_samples(X[lacking]), holed[lacking], rtol=1e-7)
     assert_allclose(with_holes.score_samples(X[5:9]), holed[5:9], rtol=1e-7)
 
 
