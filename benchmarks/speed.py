@@ -314,7 +314,7 @@ def plain_vae(X, n_epochs):
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
         return (cost.sum() + min(progress / 0.2, 1) * kl.sum()) / len(x)
 
-    return train_plainly(X, [encoder, decoder, noise], loss, n_epochs)
+    return train_plainly(X, [encoder, decoder, noise], loss, n_epochs, rate=5e-3)
 
 
 def plain_contrastive(X, n_epochs):
