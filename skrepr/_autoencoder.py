@@ -16,6 +16,8 @@ from skrepr.penalties import Penalty
 _MOST_HIDDEN = 0.5  # share of a row's cells that the encoder misses besides its holes
 _N_ROUNDS = 5  # of filling holes where the encoder has not learned to do without
 _MOST_ROWS = 10_000  # for an error model, or twice the length of its vectors
+_FEW_THINNED = 300  # rows to hide cells of, if none were missing in training
+_MOST_SIZE = 200  # of the error model's vectors up to which to do that
 _MOST_THINNED = 1000  # rows from which an error model learns what holes do
 _MOST_THIN = 0.8  # share of their cells that are missing
 _LEAST_PATTERNS = 16  # of missing cells in them
@@ -126,9 +128,9 @@ class AutoencoderModule(nn.Module):
         """Return x with its reconstruction where it is missing."""
         holes = x.isnan()
         filled = x
-        # An encoder that has learned from holes reads what is missing as missing. For
-        # others every round starts from the values of the last.
-        for _ in range(1 if self.has_holes else _N_ROUNDS):
+        # What the encoder has learned to miss it reads as missing. For other holes
+        # every round starts from the values of the last.
+        for _ in range(_N_ROUNDS if (holes & ~self.holey).any() else 1):
             known = torch.where(self.varies, self.reconstruct(filled), 0.0)
             filled = torch.where(holes, known, x)
         return filled
@@ -239,9 +241,10 @@ class AutoencoderTransformer(DecodingTransformer):
         strings, flags, or the dtype Categorical or Enum; other columns, and all of an
         array, are numbers. A category that the training rows did not have counts as
         missing.
-    standardize : bool, default=True
+    standardize : bool or "quantile", default=True
         Whether the network sees centred columns of unit variance. Otherwise it sees
-        the user's own values, which should then be of the order of 1.
+        the user's own values, which should then be of the order of 1; or with
+        "quantile" the normal scores of their ranks.
     max_iter : int or "auto", default="auto"
         Number of epochs. "auto" takes as many as give 1000 steps, or 3000 if the
         training rows have holes; at least one.
@@ -426,7 +429,13 @@ class AutoencoderTransformer(DecodingTransformer):
         if hasattr(model, "fit_holes"):
             if errors is None:
                 errors = self._errors(X)
-            model.fit_holes(errors, self._errors(_thinned(X, size, rng)))
+            # Without holes in training there may never be any: not at any cost.
+            thinned = errors[:0]
+            if self.module_.has_holes:
+                thinned = self._errors(_thinned(X, size, rng, _MOST_THINNED))
+            elif size <= _MOST_SIZE:
+                thinned = self._errors(_thinned(X, size, rng, _FEW_THINNED))
+            model.fit_holes(errors, thinned)
 
     def _errors(self, X):
         return torch.from_numpy(self._apply_scorer("errors", X)).double()
@@ -451,13 +460,11 @@ class AutoencoderTransformer(DecodingTransformer):
 
         Where cells are missing, what is observed is compared with the same columns of
         the training rows, and the score is that of a row without holes that would be
-        as strange: rows with more holes are not stranger, nor less strange. A row
-        without any value gets the score of a typical row.
+        as strange: a row is not stranger for its holes. The fewer cells there are, the
+        fewer scores are extreme; a row without any value has that of a typical row.
 
         If some of the training rows are outliers themselves, set ``trim``: an
         autoencoder learns to reconstruct the outliers it is trained on.
-
-        What is missing is first filled, as `impute` does, and so hardly contributes.
 
         Parameters
         ----------
@@ -521,9 +528,9 @@ class AutoencoderTransformer(DecodingTransformer):
         return -float(np.nanmean(self.reconstruction_error(X)))
 
 
-def _thinned(X, size, rng):
-    """Return rows with random cells missing, of no more patterns than are quick."""
-    X = X[rng.choice(len(X), _MOST_THINNED, replace=len(X) < _MOST_THINNED)]
+def _thinned(X, size, rng, n):
+    """Return n rows with random cells missing, of no more patterns than are quick."""
+    X = X[rng.choice(len(X), n, replace=len(X) < n)]
     n_patterns = int(np.clip(_PATTERN_CELLS // size**3, _LEAST_PATTERNS, len(X)))
     rates = rng.uniform(0, _MOST_THIN, size=(n_patterns, 1))
     holes = rng.random((n_patterns, X.shape[1])) < rates

@@ -439,8 +439,9 @@ class DecodingTransformer(BaseTorchTransformer):
         -------
         errors : ndarray of shape (n_samples, n_features), float64
             Squared differences between X and its reconstruction, in units of the
-            column's variance in the training rows: 1 is the error of predicting the
-            column's mean. In a categorical column they are summed over the levels, of
+            column's variance in the training rows (with ``standardize="quantile"``,
+            between their normal scores): 1 is the error of predicting the column's
+            mean. In a categorical column they are summed over the levels, of
             which the row has one with certainty and the reconstruction gives the
             probabilities: 1 is the mean error of predicting the frequencies of the
             training rows. Another value in a column that was constant in training
@@ -475,8 +476,7 @@ class DecodingTransformer(BaseTorchTransformer):
             had in training, if that changes none of its cells.
         """
         rows = self._validate_rows(X)
-        matrix = self._apply("fill", rows, to_matrix=self.table_.to_matrix)
-        return self.table_.schema.fill(X, self._restored(matrix))
+        return self.table_.schema.fill(X, self._restored(self._fill(rows)))
 
     def sample(self, n_samples=1, *, given=None, random_state=None):
         """Generate new rows.
@@ -519,6 +519,11 @@ class DecodingTransformer(BaseTorchTransformer):
             raise ValueError(
                 "n_samples must be a positive integer, the number of rows to draw. Got "
                 f"{n_samples!r}."
+            )
+        if given is not None and not isinstance(given, dict):
+            raise ValueError(
+                "given must be a dict from columns to values, such as {'age': (18, "
+                f"None)}}. Got {given!r}."
             )
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         conditions = [Condition(self.table_, *item) for item in (given or {}).items()]
@@ -572,6 +577,10 @@ class DecodingTransformer(BaseTorchTransformer):
         return self._to_rows(
             self._apply("decode", codes.reshape(-1, start.shape[1])), start.dtype
         )
+
+    def _fill(self, rows):
+        """Return the rows of the matrix with what is missing filled."""
+        return self._apply("fill", rows, to_matrix=self.table_.to_matrix)
 
     def _draw(self, n_samples, *, generator, restore=True):
         """Generate rows, an ndarray in the user's units; or rows of the matrix."""

@@ -190,9 +190,10 @@ class ContrastiveTransformer(BaseTorchTransformer):
         strings, flags, or the dtype Categorical or Enum; other columns, and all of an
         array, are numbers. A category that the training rows did not have counts as
         missing.
-    standardize : bool, default=True
+    standardize : bool or "quantile", default=True
         Whether the network sees centred columns of unit variance. Otherwise it sees
-        the user's own values, which should then be of the order of 1.
+        the user's own values, which should then be of the order of 1; or with
+        "quantile" the normal scores of their ranks.
     max_iter : int or "auto", default="auto"
         Number of epochs. "auto" takes as many as give 1000 steps, at least one.
     batch_size : int, default=256

@@ -50,12 +50,12 @@ class Quantiles:
         -------
         Quantiles
         """
-        if len(column) > _MOST_ROWS:
-            chosen = np.random.default_rng(0).choice(
-                len(column), _MOST_ROWS, replace=False
-            )
-            column = column[chosen]
         observed = column[~np.isnan(column)].astype(np.float64)
+        if len(observed) > _MOST_ROWS:
+            rng = np.random.default_rng(0)
+            some = rng.choice(len(observed), _MOST_ROWS, replace=False)
+            ends = observed.min(), observed.max()  # which make the range, and vary
+            observed = np.append(observed[some], ends)
         values, counts = np.unique(observed, return_counts=True)
         upto = counts.cumsum() / len(observed)
         below = np.concatenate([[0.0], upto[:-1]])

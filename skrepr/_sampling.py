@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from skrepr._frame import is_missing
 from skrepr._quantiles import ranks
 from skrepr._table import shortened
 
 _N_KNOTS = 1000  # quantiles of generated columns
 _NEAR = 0.01  # share of the training rows whose values count as the given one
+_ROUNDING = 1e-6  # relative
 _MOST_DRAWN = 1_000_000  # rows, to find some that satisfy conditions
 
 
@@ -42,8 +44,8 @@ class Sampler(nn.Module):
 
     def learn(self, matrix):
         """Learn how generated rows of the matrix, (n, n_columns), are distributed."""
-        levels = (np.arange(_N_KNOTS) + 0.5) / _N_KNOTS
-        quantiles = np.quantile(matrix, levels, axis=0)
+        at = (np.arange(_N_KNOTS) + 0.5) * len(matrix) / _N_KNOTS
+        quantiles = np.sort(matrix, axis=0)[at.astype(int)]
         self.generated = torch.from_numpy(quantiles).float()
 
     def restore(self, matrix, X, quantiles, rng):
@@ -106,7 +108,7 @@ class Condition:
         levels = table.schema.columns[self.column].levels
         shares = table.frequencies[self.column]
         seen = [level for level, share in zip(levels, shares, strict=True) if share > 0]
-        if self.wanted not in seen:
+        if is_missing(self.wanted) or self.wanted not in seen:
             raise self._unseen(f"Expected one of {shortened(seen)}.")
         self.low = self.high = levels.index(self.wanted)
 
@@ -124,12 +126,23 @@ class Condition:
         else:
             raise self._wrong()
         held = known.values
-        if known.is_discrete:
+        if known.is_discrete:  # values of float32 may be given in float64
+            self.low -= _ROUNDING * abs(self.low)
+            self.high += _ROUNDING * abs(self.high)
             within = ((held >= self.low) & (held <= self.high)).any()
         else:
             within = self.low <= self.high and self.low <= most and self.high >= least
+            if known.is_whole and np.isfinite([self.low, self.high]).all():
+                within = within and np.floor(self.high) >= np.ceil(self.low)
         if not within:
-            raise self._unseen(f"They have values from {least:.6g} to {most:.6g}.")
+            kind = ""
+            if known.is_discrete:
+                kind = f" only, {len(held)} of them"
+            elif known.is_whole:
+                kind = ", whole numbers"
+            raise self._unseen(
+                f"They have values from {least:.8g} to {most:.8g}{kind}."
+            )
         if self.low == self.high and not known.is_discrete:
             self.value = self.low
             ranks = np.column_stack([known.below, known.upto]).ravel()

@@ -212,7 +212,16 @@ class Table:
 
     def with_linear(self, linear):
         """Return a table that standardises the columns of a mask even by "quantile"."""
-        return Table.from_state(self.get_state() | {"linear": linear})
+        return Table(
+            self.schema,
+            self.mean,
+            self.std,
+            self.standardize,
+            self.missing,
+            self.frequencies,
+            self.quantiles,
+            linear,
+        )
 
     @property
     def columns(self):

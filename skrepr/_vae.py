@@ -456,11 +456,16 @@ class VAETransformer(DecodingTransformer):
         backbone = self._part("backbone")
         likelihood = build_likelihood(self._part("likelihood"), columns)
         k = self.n_components
+        noise = torch.randn(self.n_importance_samples, k, dtype=torch.float32)
+        if self.n_importance_samples > 1:
+            # Their mean and variance would be an error that all rows have in common.
+            noise -= noise.mean(0)
+            noise /= noise.square().mean(0).sqrt()
         return VAEModule(
             ColumnEncoder(columns, backbone, 2 * k),
             backbone.decoder(k, likelihood.n_outputs),
             likelihood,
-            torch.randn(self.n_importance_samples, k, dtype=torch.float32),
+            noise,
             self.beta,
             self.kl_warmup,
             self.free_bits,
@@ -537,13 +542,16 @@ class VAETransformer(DecodingTransformer):
         terms : dict of str to ndarray of shape (n_samples,), float64
             "reconstruction" is the expected log-density of the observed cells given the
             code, in the user's units, "kl" the KL divergence of the code's posterior
-            from its prior, and "elbo" the former minus the latter. It is no larger, but
-            for the random draws, than `log_likelihood`.
+            from its prior, and "elbo" the former minus the latter. It is no larger than
+            `log_likelihood`, if there is more than one draw.
         """
         X = self._validate_rows(X)
         terms = self._of_draws("elbo", X)
         reconstruction, kl = terms[:, 0] + self._log_jacobian(X), -terms[:, 1]
         return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+
+    def _fill(self, rows):
+        return self._of_draws("fill", rows)
 
     def _log_likelihood(self, X):
         return self._of_draws("log_prob", X) + self._log_jacobian(X)

@@ -60,6 +60,15 @@ def test_missing_cells_do_not_count():
     assert_array_equal(Quantiles.fit(column).upto, [0.5, 1])
 
 
+def test_of_many_rows_a_part_tells_and_the_ends_stay():
+    column = np.zeros(250_000)
+    column[123_456] = 1.0
+    assert_array_equal(Quantiles.fit(column).values, [0, 1])
+    column[:] = np.nan
+    column[[5, 9]] = 3, 4
+    assert_array_equal(Quantiles.fit(column).values, [3, 4])
+
+
 def test_the_state_is_json():
     known = Quantiles.fit(np.random.default_rng(0).normal(size=300))
     again = Quantiles.from_state(json.loads(json.dumps(known.get_state())))

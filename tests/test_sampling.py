@@ -117,11 +117,24 @@ def test_conditions_by_index_of_an_array():
         ({"size": "big"}, "holds numbers. Expected a number or a pair"),
         ({"size": (1, 2, 3)}, "Expected a number or a pair"),
         ({"size": (110, 90)}, "no training row has that"),
+        ({"kind": None}, "wants None in the column 'kind'"),
+        ([("size", 3)], "given must be a dict"),
     ],
 )
 def test_conditions_that_cannot_hold(fitted, given, message):
     with pytest.raises(ValueError, match=message):
         fitted.sample(5, given=given)
+
+
+def test_conditions_on_whole_numbers_and_on_float32():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.permutation(3000)[:500], rng.integers(1, 4, 500) / 10])
+    vae = VAETransformer(2, max_iter=2, random_state=0).fit(X.astype(np.float32))
+    drawn = vae.sample(5, given={1: 0.1, 0: (1000, None)}, random_state=0)
+    assert_allclose(drawn[:, 1], 0.1)
+    for wanted in (3.5, (3.2, 3.8)):
+        with pytest.raises(ValueError, match="no training row has that.*whole numbers"):
+            vae.sample(5, given={0: wanted})
 
 
 def test_conditions_that_hardly_ever_hold_together(monkeypatch, fitted):
