@@ -127,13 +127,14 @@ class AutoencoderModule(nn.Module):
     def fill(self, x):
         """Return x with its reconstruction where it is missing."""
         holes = x.isnan()
-        filled = x
-        # What the encoder has learned to miss it reads as missing. For other holes
-        # every round starts from the values of the last.
-        for _ in range(_N_ROUNDS if (holes & ~self.holey).any() else 1):
-            known = torch.where(self.varies, self.reconstruct(filled), 0.0)
-            filled = torch.where(holes, known, x)
-        return filled
+        # What the encoder has learned to miss it reads as missing. Other holes it reads
+        # as what the last round has put there.
+        unknown = holes & ~self.holey
+        seen = x
+        for _ in range(_N_ROUNDS if unknown.any() else 1):
+            known = torch.where(self.varies, self.reconstruct(seen), 0.0)
+            seen = torch.where(unknown, known, x)
+        return torch.where(holes, known, x)
 
 
 class _Scorer(nn.Module):
@@ -430,7 +431,7 @@ class AutoencoderTransformer(DecodingTransformer):
             if errors is None:
                 errors = self._errors(X)
             # Without holes in training there may never be any: not at any cost.
-            thinned = errors[:0]
+            thinned = errors[:2]
             if self.module_.has_holes:
                 thinned = self._errors(_thinned(X, size, rng, _MOST_THINNED))
             elif size <= _MOST_SIZE:

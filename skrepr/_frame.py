@@ -552,8 +552,8 @@ def _check_numeric(column, shown, name):
         raise ValueError(
             f"Column {shown!r} has dtype {dtype}, but {name} needs numbers, or strings "
             "and categories in columns that are categorical. Turn dates into numbers, "
-            "for example into days since a first one, in which NaN stands for a missing "
-            "date; for categories see the parameter categorical_features."
+            "for example into days since a first one, with NaN where one is missing; "
+            "for categories see the parameter categorical_features."
         )
 
 

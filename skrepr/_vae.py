@@ -456,14 +456,16 @@ class VAETransformer(DecodingTransformer):
         backbone = self._part("backbone")
         likelihood = build_likelihood(self._part("likelihood"), columns)
         k = self.n_components
+        encoder = ColumnEncoder(columns, backbone, 2 * k)
+        decoder = backbone.decoder(k, likelihood.n_outputs)
         noise = torch.randn(self.n_importance_samples, k, dtype=torch.float32)
         if self.n_importance_samples > 1:
             # Their mean and variance would be an error that all rows have in common.
             noise -= noise.mean(0)
             noise /= noise.square().mean(0).sqrt()
         return VAEModule(
-            ColumnEncoder(columns, backbone, 2 * k),
-            backbone.decoder(k, likelihood.n_outputs),
+            encoder,
+            decoder,
             likelihood,
             noise,
             self.beta,

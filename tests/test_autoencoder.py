@@ -308,7 +308,7 @@ def test_another_round_of_filling_changes_little():
     x = ae.table_.to_matrix(X)
     once = ae._apply("fill", x)
     assert not np.isnan(once).any()
-    ae.module_.has_holes = True  # one round
+    ae.module_.holey[:] = True  # one round
     first = ae._apply("fill", x)
     last = np.abs(once - first)[np.isnan(x)].mean()
     assert 0 < last < np.abs(first)[np.isnan(x)].mean()

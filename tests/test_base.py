@@ -915,12 +915,12 @@ def test_fitted_estimators_hold_no_rows_no_optimiser_and_rest_on_the_cpu(
 ):
     if hasattr(transformer, "latent_density"):
         transformer.set_params(latent_density=GaussianMixture(max_components=1))
-    X = np.random.default_rng(0).normal(size=(2000, 5))
-    few = clone(transformer).set_params(batch_size=500).fit(X)
-    many = clone(transformer).set_params(batch_size=2000).fit(np.tile(X, (4, 1)))
+    X = np.random.default_rng(0).normal(size=(8000, 5))
+    few = clone(transformer).set_params(batch_size=500).fit(X[:2000])
+    many = clone(transformer).set_params(batch_size=2000).fit(X)
     assert len(few.history_["loss"]) == len(many.history_["loss"])
     content, of_many = pickle.dumps(few), pickle.dumps(many)
-    assert abs(len(content) - len(of_many)) < 500
+    assert abs(len(content) - len(of_many)) < 2000  # more knots of normal scores
     assert b"torch.optim" not in content
     n_parameters = sum(p.numel() for p in few.module_.parameters())
     n_quantiles = 0

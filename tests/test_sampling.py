@@ -133,7 +133,7 @@ def test_conditions_on_whole_numbers_and_on_float32():
     drawn = vae.sample(5, given={1: 0.1, 0: (1000, None)}, random_state=0)
     assert_allclose(drawn[:, 1], 0.1)
     for wanted in (3.5, (3.2, 3.8)):
-        with pytest.raises(ValueError, match="no training row has that.*whole numbers"):
+        with pytest.raises(ValueError, match=r"no training row has that.*whole"):
             vae.sample(5, given={0: wanted})
 
 
