@@ -7,6 +7,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
@@ -110,13 +111,15 @@ class GaussianMixture(LatentDensity):
         """Fit the density to the codes of training rows."""
         mean, std = _mean_and_std(codes)
         codes = (codes - mean) / std
-        best = _mixture(codes, 1, seed)
         most = min(self.max_components, len(codes) // 2)
-        while 2 * best.n_components <= most:
-            finer = _mixture(codes, 2 * best.n_components, seed)
-            if finer.bic(codes) >= best.bic(codes):
-                break
-            best = finer
+        # Its initialisation has no array API, whether or not the user has asked for it.
+        with config_context(array_api_dispatch=False):
+            best = _mixture(codes, 1, seed)
+            while 2 * best.n_components <= most:
+                finer = _mixture(codes, 2 * best.n_components, seed)
+                if finer.bic(codes) >= best.bic(codes):
+                    break
+                best = finer
         spreads = np.linalg.cholesky(best.covariances_)
         return _Mixture(best.weights_, mean + std * best.means_, std[:, None] * spreads)
 
@@ -176,7 +179,8 @@ class _OfDensity(LatentDensity):
         estimator = clone(self.estimator)
         if "random_state" in estimator.get_params(deep=False):
             estimator.set_params(random_state=seed)
-        return _Estimator(estimator.fit(codes))
+        with config_context(array_api_dispatch=False):
+            return _Estimator(estimator.fit(codes))
 
 
 def _mixture(codes, n_components, seed):
@@ -244,7 +248,8 @@ class _Estimator(nn.Module):
             options["random_state"] = seed
         elif "random_state" in estimator.get_params(deep=False):
             estimator.set_params(random_state=seed)
-        codes = estimator.sample(n_samples, **options)
+        with config_context(array_api_dispatch=False):
+            codes = estimator.sample(n_samples, **options)
         if isinstance(codes, tuple):  # a mixture tells the components, too, in order
             order = torch.randperm(n_samples, generator=generator).numpy()
             codes = codes[0][order]

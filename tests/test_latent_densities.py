@@ -97,8 +97,10 @@ def test_an_estimator_in_the_place_of_a_density(estimator):
 
 
 def test_parameters_of_a_density_can_be_searched():
-    vae = VAETransformer().set_params(latent_density__bandwidth=0.3)
-    assert vae.latent_density.bandwidth == 0.3
+    vae = VAETransformer().set_params(latent_density__max_components=3)
+    assert vae.latent_density.max_components == 3
+    ae = AutoencoderTransformer().set_params(latent_density__bandwidth=0.3)
+    assert ae.latent_density.bandwidth == 0.3
 
 
 def test_what_cannot_draw_is_no_density():
