@@ -25,7 +25,7 @@ from skrepr.latent_densities import MOST_CODES, LatentDensity
 from skrepr.likelihoods import Likelihood
 from skrepr.parts import TakesParts, part_constraint
 
-_N_DRAWN = 2000  # rows, to learn the quantiles of generated columns from
+_N_DRAWN = 10_000  # rows, to learn the quantiles of generated columns from
 NEVER_SEEN = 36.0  # squared error of another value in a column that was constant
 
 

@@ -84,9 +84,16 @@ class Quantiles:
         if self.is_discrete:
             last = len(self.values) - 1
             return self.values[np.searchsorted(self.upto, rank).clip(max=last)]
-        ranks = np.column_stack([self.below, self.upto]).ravel()
-        values = np.interp(rank, ranks, self.values.repeat(2))
+        values = np.interp(rank, self._steps(), self.values.repeat(2))
         return np.rint(values) if self.is_whole else values
+
+    def rank(self, value):
+        """Return the rank, in [0, 1], of a value in the range of the column."""
+        return np.interp(value, self.values.repeat(2), self._steps())
+
+    def _steps(self):
+        """Return the ranks at which every value begins and ends."""
+        return np.column_stack([self.below, self.upto]).ravel()
 
     def normal_map(self):
         """Return the map that makes a column of several values normal.

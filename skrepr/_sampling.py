@@ -145,8 +145,7 @@ class Condition:
             )
         if self.low == self.high and not known.is_discrete:
             self.value = self.low
-            ranks = np.column_stack([known.below, known.upto]).ravel()
-            rank = np.interp(self.value, held.repeat(2), ranks)
+            rank = known.rank(self.value)
             self.low, self.high = known.at(
                 np.clip([rank - _NEAR / 2, rank + _NEAR / 2], 0, 1)
             )
