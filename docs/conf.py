@@ -37,7 +37,7 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = f"skrepr {release}"
 html_theme_options = {"show_prev_next": False, "navigation_with_keys": False}
-html_sidebars = {"index": [], "user_guide": []}
+html_sidebars = {"index": [], "guide/index": []}
 
 
 def skip_foreign_members(app, what, name, obj, skip, options):
