@@ -10,7 +10,6 @@ from skrepr._inputs import ColumnEncoder
 from skrepr.augmentations import Augmentation
 from skrepr.error_models import ErrorModel
 from skrepr.likelihoods import build_likelihood, residual
-from skrepr.parts import part_constraint
 from skrepr.penalties import Penalty
 
 _MOST_HIDDEN = 0.5  # share of a row's cells that the encoder misses besides its holes
@@ -329,13 +328,7 @@ class AutoencoderTransformer(DecodingTransformer):
         "penalty": Penalty,
         "error_model": ErrorModel,
     }
-
-    _parameter_constraints: dict = {
-        **DecodingTransformer._parameter_constraints,
-        "augmentation": part_constraint(Augmentation, optional=True),
-        "penalty": part_constraint(Penalty, optional=True),
-        "error_model": part_constraint(ErrorModel),
-    }
+    _optional_parts = frozenset({"augmentation", "penalty"})
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from skrepr._training import EvenSplit, ResidentSource, Trainer, train
 from skrepr.backbones import Backbone
 from skrepr.latent_densities import MOST_CODES, LatentDensity
 from skrepr.likelihoods import Likelihood
-from skrepr.parts import TakesParts, part_constraint
+from skrepr.parts import TakesParts
 
 _N_DRAWN = 10_000  # rows, to learn the quantiles of generated columns from
 NEVER_SEEN = 36.0  # squared error of another value in a column that was constant
@@ -237,7 +237,6 @@ class BaseTorchTransformer(
 
     _parameter_constraints: dict = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "backbone": part_constraint(Backbone),
         "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
         "standardize": ["boolean", StrOptions({"quantile"})],
         **BaseTorchEstimator._parameter_constraints,
@@ -384,8 +383,6 @@ class DecodingTransformer(BaseTorchTransformer):
 
     _parameter_constraints: dict = {
         **BaseTorchTransformer._parameter_constraints,
-        "likelihood": part_constraint(Likelihood),
-        "latent_density": part_constraint(LatentDensity),
         "trim": [Interval(Real, 0, 0.5, closed="both")],
     }
 

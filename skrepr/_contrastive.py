@@ -28,7 +28,6 @@ from skrepr.metrics import (
     uniformity,
 )
 from skrepr.objectives import Objective, Views
-from skrepr.parts import part_constraint
 
 _HEAD_WIDTH = 128  # of the projection head
 _TIE = 1e-6  # cosine similarities this close are equal
@@ -273,14 +272,12 @@ class ContrastiveTransformer(BaseTorchTransformer):
         "augmentation": Augmentation,
         "auxiliary": Auxiliary,
     }
+    _optional_parts = frozenset({"auxiliary"})
 
     _parameter_constraints: dict = {
         **BaseTorchTransformer._parameter_constraints,
-        "objective": part_constraint(Objective),
-        "augmentation": part_constraint(Augmentation),
         "positives": [StrOptions({"views", "labels"})],
         "unlabelled": "no_validation",
-        "auxiliary": part_constraint(Auxiliary, optional=True),
     }
 
     def __init__(

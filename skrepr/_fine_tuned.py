@@ -20,7 +20,6 @@ from skrepr._sklearn import StrOptions, fit_context
 from skrepr._table import Table
 from skrepr._torch import Seeded, generators, resolve_device
 from skrepr.augmentations import Augmentation
-from skrepr.parts import part_constraint
 
 _LARGEST_TARGET = 1e150  # its square is a float64
 _MOST_ROWS = 10_000  # that the head starts from
@@ -110,10 +109,10 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
     """Base class of the estimators that fine-tune the encoder of a transformer."""
 
     _part_kinds: dict = {"augmentation": Augmentation}
+    _optional_parts = frozenset({"augmentation"})
 
     _parameter_constraints: dict = {
         "transformer": "no_validation",  # in _pretrained
-        "augmentation": part_constraint(Augmentation, optional=True),
         **BaseTorchEstimator._parameter_constraints,
     }
 

@@ -5,8 +5,8 @@ from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
+    InvalidParameterError,
     StrOptions,
-    validate_parameter_constraints,
     validate_params,
 )
 from sklearn.utils.validation import _num_samples as num_samples
@@ -14,10 +14,10 @@ from sklearn.utils.validation import _num_samples as num_samples
 __all__ = [
     "HasMethods",
     "Interval",
+    "InvalidParameterError",
     "StrOptions",
     "fit_context",
     "num_samples",
     "safe_indexing",
-    "validate_parameter_constraints",
     "validate_params",
 ]

@@ -15,7 +15,7 @@ from torch import nn
 
 from skrepr._engine import is_own
 from skrepr._sklearn import Interval, StrOptions
-from skrepr.parts import Part, part_constraint
+from skrepr.parts import Part
 
 
 class Augmentation(Part):
@@ -43,6 +43,24 @@ class Augmentation(Part):
     5
     """
 
+    _stand_ins = ("a function",)
+
+    @classmethod
+    def from_value(cls, value):
+        """Return the augmentation that a value stands for, a function among them.
+
+        Parameters
+        ----------
+        value : str, callable or Augmentation
+
+        Returns
+        -------
+        Augmentation
+        """
+        if callable(value) and not isinstance(value, type | cls):
+            return _Function(value)
+        return super().from_value(value)
+
     def build(self, columns):
         """Build the function that changes a batch.
 
@@ -63,7 +81,7 @@ class Augmentation(Part):
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
 
 
-class GaussianNoise(Augmentation):
+class GaussianNoise(Augmentation, name="gaussian_noise"):
     """Add Gaussian noise to every value.
 
     The category of a cell is replaced by that of a random row of the batch, with the
@@ -96,7 +114,7 @@ class GaussianNoise(Augmentation):
         return _GaussianNoise(_bounds(self, "scale", math.inf), columns)
 
 
-class FeatureMasking(Augmentation):
+class FeatureMasking(Augmentation, name="feature_masking"):
     """Replace random cells by the mean of their column (feature dropout).
 
     Where a cell may be missing, it is left out instead: in categorical columns and in
@@ -127,7 +145,7 @@ class FeatureMasking(Augmentation):
         return _FeatureMasking(_bounds(self, "rate", 1), columns)
 
 
-class FeatureCorruption(Augmentation):
+class FeatureCorruption(Augmentation, name="feature_corruption"):
     """Replace random cells by random values of their column.
 
     The replacements are drawn from the rows of the batch, itself a random sample of the
@@ -176,7 +194,7 @@ class FeatureCorruption(Augmentation):
         return _FeatureCorruption(_bounds(self, "rate", 1), self.donors == "class")
 
 
-class Mixup(Augmentation):
+class Mixup(Augmentation, name="mixup"):
     """Mix every row with another one.
 
     ``λ x + (1 - λ) x_other``, where the other is a random row of the batch, and every
@@ -425,16 +443,3 @@ class _Call(nn.Module):
                 f"{tuple(x.shape)} of the batch it is given. Got {got} instead."
             )
         return changed.to(x)
-
-
-Augmentation.names = {
-    "gaussian_noise": GaussianNoise,
-    "feature_masking": FeatureMasking,
-    "feature_corruption": FeatureCorruption,
-    "mixup": Mixup,
-}
-Augmentation.of_callable = _Function
-Compose._parameter_constraints = {
-    "first": part_constraint(Augmentation),
-    "second": part_constraint(Augmentation),
-}

@@ -38,7 +38,7 @@ class Auxiliary(Part):
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
 
 
-class SelfPrediction(Auxiliary):
+class SelfPrediction(Auxiliary, name="self_prediction"):
     """Predict from the code of a view what was changed, and what it was before.
 
     Parameters
@@ -141,6 +141,3 @@ def _predictor(n_inputs, n_outputs):
     return nn.Sequential(
         nn.Linear(n_inputs, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, n_outputs)
     )
-
-
-Auxiliary.names = {"self_prediction": SelfPrediction}

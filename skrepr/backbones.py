@@ -60,7 +60,7 @@ class Backbone(Part):
         raise NotImplementedError(f"{type(self).__name__} must implement decoder.")
 
 
-class MLP(Backbone):
+class MLP(Backbone, name="mlp"):
     """Multi-layer perceptron; the decoder mirrors the encoder.
 
     Every hidden layer is a linear map, a normalisation, an activation and dropout, in
@@ -91,7 +91,7 @@ class MLP(Backbone):
     """
 
     _parameter_constraints: dict = {
-        "hidden_layer_sizes": "no_validation",  # in _validate
+        "hidden_layer_sizes": "no_validation",  # in _validate_params
         "activation": [StrOptions(set(_ACTIVATIONS))],
         "norm": [StrOptions(set(_NORMS)), None],
         "dropout": [Interval(Real, 0, 1, closed="left")],
@@ -105,8 +105,8 @@ class MLP(Backbone):
         self.norm = norm
         self.dropout = dropout
 
-    def _validate(self):
-        super()._validate()
+    def _validate_params(self):
+        super()._validate_params()
         sizes = self.hidden_layer_sizes
         if not (isinstance(sizes, str) and sizes == "auto") and not (
             isinstance(sizes, tuple | list | np.ndarray)
@@ -168,6 +168,3 @@ class MLP(Backbone):
 
 def _is_positive(size):
     return isinstance(size, int | np.integer) and size is not True and size > 0
-
-
-Backbone.names = {"mlp": MLP}

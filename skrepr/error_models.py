@@ -73,7 +73,7 @@ class ErrorModel(Part):
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
 
 
-class MeanSquared(ErrorModel):
+class MeanSquared(ErrorModel, name="mean_squared"):
     """Mean squared error of the standardised columns.
 
     All columns count alike, however well they can be reconstructed. The mean is over
@@ -95,7 +95,7 @@ class MeanSquared(ErrorModel):
         return _MeanSquared(columns)
 
 
-class Diagonal(ErrorModel):
+class Diagonal(ErrorModel, name="diagonal"):
     """Squared error of every column over its variance among the training rows.
 
     An error counts by how unusual it is in its column. The contribution of a column is
@@ -116,7 +116,7 @@ class Diagonal(ErrorModel):
         return _Diagonal(columns)
 
 
-class Covariance(ErrorModel):
+class Covariance(ErrorModel, name="covariance"):
     """Mahalanobis distance of a row together with its errors.
 
     A row, its error, and the error of reconstructing its reconstruction are taken as
@@ -673,10 +673,3 @@ def _mean_and_std(errors, least):
         deviations = torch.where(observed, errors - mean, 0.0)
         std = (deviations.square().sum(0) / counts).sqrt()
     return mean, torch.maximum(std, least.double())
-
-
-ErrorModel.names = {
-    "mean_squared": MeanSquared,
-    "diagonal": Diagonal,
-    "covariance": Covariance,
-}

@@ -8,7 +8,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn import config_context
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from torch import nn
@@ -31,6 +31,25 @@ class LatentDensity(Part):
     A latent density of your own implements `build`.
     """
 
+    _stand_ins = ("an estimator with fit and sample",)
+
+    @classmethod
+    def from_value(cls, value):
+        """Return the density that a value stands for, an estimator of one among them.
+
+        Parameters
+        ----------
+        value : str, LatentDensity or estimator
+
+        Returns
+        -------
+        LatentDensity
+        """
+        is_density = isinstance(value, BaseEstimator) and hasattr(value, "sample")
+        if is_density and not isinstance(value, cls):
+            return _OfDensity(value)
+        return super().from_value(value)
+
     def build(self, codes, seed):
         """Fit the density to the codes of training rows.
 
@@ -51,7 +70,7 @@ class LatentDensity(Part):
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
 
 
-class Prior(LatentDensity):
+class Prior(LatentDensity, name="prior"):
     """The standard normal distribution, the prior of a variational autoencoder.
 
     Codes of training rows need not be distributed like the prior, and what the decoder
@@ -74,7 +93,7 @@ class Prior(LatentDensity):
         return _Prior(codes.shape[1])
 
 
-class GaussianMixture(LatentDensity):
+class GaussianMixture(LatentDensity, name="gaussian_mixture"):
     """A mixture of normal distributions with full covariances.
 
     The number of components is 1, 2, 4, ..., doubled as long as the Bayesian
@@ -124,7 +143,7 @@ class GaussianMixture(LatentDensity):
         return _Mixture(best.weights_, mean + std * best.means_, std[:, None] * spreads)
 
 
-class KernelDensity(LatentDensity):
+class KernelDensity(LatentDensity, name="kernel"):
     """A smoothed bootstrap: codes of training rows, moved at random.
 
     A code is drawn from those of the training rows and moved by normal noise with the
@@ -254,11 +273,3 @@ class _Estimator(nn.Module):
             order = torch.randperm(n_samples, generator=generator).numpy()
             codes = codes[0][order]
         return torch.as_tensor(np.asarray(codes)).float()
-
-
-LatentDensity.names = {
-    "prior": Prior,
-    "gaussian_mixture": GaussianMixture,
-    "kernel": KernelDensity,
-}
-LatentDensity.of_density = _OfDensity

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from skrepr._inputs import Softmax
-from skrepr._sklearn import Interval, StrOptions
+from skrepr._sklearn import Interval, InvalidParameterError, StrOptions
 from skrepr._table import shortened
 from skrepr.parts import Part
 
@@ -48,6 +48,24 @@ class Likelihood(Part):
     """
 
     in_user_units = False
+
+    _stand_ins = ("a dict of them by column",)
+
+    @classmethod
+    def from_value(cls, value):
+        """Return the likelihood that a value stands for, a dict by column among them.
+
+        Parameters
+        ----------
+        value : str, dict or Likelihood
+
+        Returns
+        -------
+        Likelihood
+        """
+        return (
+            PerColumn(value) if isinstance(value, dict) else super().from_value(value)
+        )
 
     def build(self, columns, *, noise=True):
         """Build the torch module of the likelihood.
@@ -102,7 +120,7 @@ class Likelihood(Part):
         return [(self, numeric)] if len(numeric) else []
 
 
-class Gaussian(Likelihood):
+class Gaussian(Likelihood, name="gaussian"):
     """Normal distribution around the decoder's output.
 
     Parameters
@@ -145,7 +163,7 @@ class Gaussian(Likelihood):
         return _Gaussian(columns, self.scale, noise)
 
 
-class StudentT(Likelihood):
+class StudentT(Likelihood, name="student_t"):
     """Student's t-distribution around the decoder's output: for heavy tails.
 
     Single values far from the others, such as errors of measurement, sway the model
@@ -188,7 +206,7 @@ class StudentT(Likelihood):
         return _StudentT(columns, self.df, self.scale)
 
 
-class MixtureOfGaussians(Likelihood):
+class MixtureOfGaussians(Likelihood, name="mixture"):
     """Mixture of normal distributions: for skewed columns and those of several modes.
 
     The decoder gives weights, means and standard deviations of the components for
@@ -224,7 +242,7 @@ class MixtureOfGaussians(Likelihood):
         return _Mixture(columns, self.n_components)
 
 
-class Poisson(Likelihood):
+class Poisson(Likelihood, name="poisson"):
     """Poisson distribution of counts 0, 1, 2, ..., in the user's own units.
 
     The decoder gives the logarithm of the mean, relative to that of the column. An
@@ -245,7 +263,7 @@ class Poisson(Likelihood):
         return _Poisson(columns)
 
 
-class NegativeBinomial(Likelihood):
+class NegativeBinomial(Likelihood, name="negative_binomial"):
     """Negative binomial distribution of counts that spread more than Poisson's.
 
     At the mean m the variance is m + m² / r. The decoder gives the logarithm of m,
@@ -273,7 +291,7 @@ class NegativeBinomial(Likelihood):
         return _NegativeBinomial(columns)
 
 
-class Bernoulli(Likelihood):
+class Bernoulli(Likelihood, name="bernoulli"):
     """Bernoulli distribution of values in [0, 1], in the user's own units.
 
     Values between 0 and 1 count as probabilities, so that the loss is the binary
@@ -328,19 +346,21 @@ class PerColumn(Likelihood):
     def __init__(self, likelihoods):
         self.likelihoods = likelihoods
 
-    def _validate(self):
-        super()._validate()
+    def _validate_params(self):
+        super()._validate_params()
         for column, value in self.likelihoods.items():
-            if isinstance(value, str) and value in Likelihood.names:
-                continue
-            if not isinstance(value, Likelihood) or isinstance(value, PerColumn):
-                known = ", ".join(repr(name) for name in sorted(Likelihood.names))
-                raise ValueError(
-                    f"The likelihood of column {column!r} must be one of the names "
-                    f"{known} or an instance of {Likelihood.__module__}.Likelihood. "
-                    f"Got {value!r} instead."
+            try:
+                part = Likelihood.from_value(value)
+            except ValueError as error:
+                raise InvalidParameterError(
+                    f"The likelihood of column {column!r} {error}"
+                ) from None
+            if isinstance(part, PerColumn):
+                raise InvalidParameterError(
+                    f"The likelihood of column {column!r} must be a single one. Got "
+                    f"{value!r} instead. Name the columns in one dict."
                 )
-            value._validate()
+            part._validate_params()
 
     def groups(self, columns):
         """List the likelihoods of the numeric columns."""
@@ -358,11 +378,11 @@ class PerColumn(Likelihood):
                 )
         found: dict[Any, list[int]] = {}
         for j in np.flatnonzero(columns.n_levels == 0).tolist():
-            part = self.likelihoods.get(columns.names[j], "gaussian")
-            found.setdefault(part, []).append(j)
+            value = self.likelihoods.get(columns.names[j], "gaussian")
+            found.setdefault(value, []).append(j)
         return [
-            (Likelihood.names[part]() if isinstance(part, str) else part, np.array(js))
-            for part, js in found.items()
+            (Likelihood.from_value(value), np.array(positions))
+            for value, positions in found.items()
         ]
 
 
@@ -927,14 +947,3 @@ def average(module, output, weights):
     if isinstance(module, _Joint):
         return module.average(output, weights)
     return _weighted_mean(module, output, weights)
-
-
-Likelihood.names = {
-    "gaussian": Gaussian,
-    "student_t": StudentT,
-    "mixture": MixtureOfGaussians,
-    "bernoulli": Bernoulli,
-    "poisson": Poisson,
-    "negative_binomial": NegativeBinomial,
-}
-Likelihood.of_mapping = PerColumn

@@ -656,8 +656,8 @@ class _HasTemperature(Objective):
         "min_temperature": [Interval(Real, 0, None, closed="neither")],
     }
 
-    def _validate(self):
-        super()._validate()
+    def _validate_params(self):
+        super()._validate_params()
         if self.learn_temperature and self.temperature < self.min_temperature:
             raise ValueError(
                 f"The temperature={self.temperature!r} of {type(self).__name__}, at "
@@ -667,7 +667,7 @@ class _HasTemperature(Objective):
             )
 
 
-class NTXent(_HasTemperature):
+class NTXent(_HasTemperature, name="nt_xent"):
     """Normalised temperature-scaled cross-entropy between two views (InfoNCE).
 
     Every projected view is told from the 2n - 2 projections of the other rows by its
@@ -721,7 +721,7 @@ class _NTXent(nn.Module):
         self.temperature.after_step()
 
 
-class SupCon(_HasTemperature):
+class SupCon(_HasTemperature, name="sup_con"):
     """Supervised contrastive loss: every view is drawn to all views of its id.
 
     The loss of a projected view is minus the mean, over its positives, of the logarithm
@@ -774,7 +774,7 @@ class _SupCon(nn.Module):
         self.temperature.after_step()
 
 
-class Contrastive(Objective):
+class Contrastive(Objective, name="contrastive"):
     """Contrastive loss of pairs: positives together, negatives a margin apart.
 
     The mean of d² over the positive pairs of views plus the mean of max(0, margin - d)²
@@ -816,7 +816,7 @@ class _Contrastive(_OfProjections):
     loss = staticmethod(contrastive)
 
 
-class Triplet(Objective):
+class Triplet(Objective, name="triplet"):
     """Triplet loss: a positive is nearer to the anchor than a negative, by a margin.
 
     The mean of max(0, d₊² - d₋² + margin) over triplets of views, with d the Euclidean
@@ -865,7 +865,7 @@ class _Triplet(_OfProjections):
     loss = staticmethod(triplet)
 
 
-class LiftedStructured(Objective):
+class LiftedStructured(Objective, name="lifted_structured"):
     """Lifted structured loss: a positive pair is compared with all negatives of both.
 
     The mean over the pairs of positives, halved, of max(0, L)², with L the distance of
@@ -911,7 +911,7 @@ class _LiftedStructured(_OfProjections):
     loss = staticmethod(lifted_structured)
 
 
-class NPair(Objective):
+class NPair(Objective, name="n_pair"):
     """Multi-class N-pair loss: a softmax over raw dot products with other rows' views.
 
     First views are the anchors. Each is told to find its partner among the second
@@ -982,7 +982,7 @@ class _Target(nn.Module):
             p.lerp_(q, 1 - momentum)
 
 
-class MoCo(_HasTemperature):
+class MoCo(_HasTemperature, name="moco"):
     """Momentum contrast: InfoNCE against a queue of the keys of earlier batches.
 
     A target, the moving average of encoder and head, makes keys of the views. Every
@@ -1101,7 +1101,7 @@ def _predictor(width):
     )
 
 
-class BYOL(Objective):
+class BYOL(Objective, name="byol"):
     """Bootstrap your own latent: predict the projections of a slow copy of the network.
 
     A predictor takes the projection of every view to the projection that the target,
@@ -1160,7 +1160,7 @@ class _BYOL(nn.Module):
         self.target.follow(encoder, self.head, 1 - rest)
 
 
-class SimSiam(Objective):
+class SimSiam(Objective, name="simsiam"):
     """Simple Siamese networks: predict the projection of the partner.
 
     A predictor takes the projection of every view to that of its partner, which gets no
@@ -1195,7 +1195,7 @@ class _SimSiam(nn.Module):
         return {"simsiam": prediction(self.predictor(z), z)}
 
 
-class BarlowTwins(Objective):
+class BarlowTwins(Objective, name="barlow_twins"):
     """Barlow Twins: correlations across the two views like those of the identity.
 
     A column of the projections should agree with itself across the views, and tell
@@ -1253,7 +1253,7 @@ class _BarlowTwins(_WeightedTerms):
     terms = staticmethod(barlow_twins)
 
 
-class VICReg(Objective):
+class VICReg(Objective, name="vicreg"):
     """Variance, invariance and covariance regularisation of the projections.
 
     Projections of partners should be equal, every column of them should vary with a
@@ -1306,18 +1306,3 @@ class VICReg(Objective):
 
 class _VICReg(_WeightedTerms):
     terms = staticmethod(vicreg)
-
-
-Objective.names = {
-    "nt_xent": NTXent,
-    "moco": MoCo,
-    "sup_con": SupCon,
-    "contrastive": Contrastive,
-    "triplet": Triplet,
-    "lifted_structured": LiftedStructured,
-    "n_pair": NPair,
-    "byol": BYOL,
-    "simsiam": SimSiam,
-    "barlow_twins": BarlowTwins,
-    "vicreg": VICReg,
-}

@@ -1,22 +1,19 @@
 """What every part obeys: a small value that stands for one exclusive choice."""
 
-from collections.abc import Callable
-
 from sklearn.base import BaseEstimator
 
-from skrepr._sklearn import HasMethods, StrOptions, validate_parameter_constraints
+from skrepr._sklearn import InvalidParameterError
 
 
 class TakesParts(BaseEstimator):
     """Mixin of whatever has parameters that are parts: estimators, some parts.
 
-    ``_part_kinds`` maps such a parameter to the base class of its parts, whose
-    ``names`` are the strings that stand for a part at its default settings. Where
-    functions may be parts, its ``of_callable`` is the part that calls one; where dicts
-    may be, its ``of_mapping`` is the part that holds one.
+    ``_part_kinds`` maps such a parameter to the base class of its parts. Those of
+    ``_optional_parts`` may be None.
     """
 
-    _part_kinds: dict = {}
+    _part_kinds: dict[str, type["Part"]] = {}
+    _optional_parts: frozenset[str] = frozenset()
 
     def set_params(self, **params):
         """Set parameters, also those of a part that is given by its name.
@@ -43,44 +40,33 @@ class TakesParts(BaseEstimator):
             if isinstance(value, str):
                 params[name] = self._resolve(name, value)
             elif not hasattr(value, "set_params"):
-                known = ", ".join(repr(known) for known in self._part_kinds[name].names)
                 raise ValueError(
                     f"{key!r} cannot be set: {name} is {value!r}, which has no "
-                    f"parameters. Set {name} to a part or one of the names {known} "
-                    "first."
+                    f"parameters. Set {name} to a part or one of the names "
+                    f"{self._part_kinds[name].listed_names()} first."
                 )
         return super().set_params(**params)
 
+    def _validate_params(self):
+        super()._validate_params()
+        for name in self._part_kinds:
+            part = self._part(name)
+            if part is not None:
+                part._validate_params()
+
     def _part(self, name):
-        """Return the validated part of parameter `name`, or None."""
-        value = getattr(self, name)
-        if value is None:
-            return None
-        part = self._resolve(name, value)
-        part._validate()
-        return part
+        """Return the part of parameter `name`, or None."""
+        return self._resolve(name, getattr(self, name))
 
     def _resolve(self, name, value):
-        kind = self._part_kinds[name]
-        if isinstance(value, kind):
-            return value
-        if isinstance(value, str) and value in kind.names:
-            return kind.names[value]()
-        if kind.of_callable and callable(value) and not isinstance(value, type):
-            return kind.of_callable(value)
-        if kind.of_mapping and isinstance(value, dict):
-            return kind.of_mapping(value)
-        if kind.of_density and _is_density(value):
-            return kind.of_density(value)
-        known = ", ".join(repr(known) for known in sorted(kind.names))
-        others = ", a function" if kind.of_callable else ""
-        others += ", a dict of them by column" if kind.of_mapping else ""
-        others += ", an estimator with fit and sample" if kind.of_density else ""
-        raise ValueError(
-            f"The {name!r} parameter of {type(self).__name__} must be one of the names "
-            f"{known}{others} or an instance of {kind.__module__}.{kind.__name__}. "
-            f"Got {value!r} instead."
-        )
+        if value is None and name in self._optional_parts:
+            return None
+        try:
+            return self._part_kinds[name].from_value(value)
+        except ValueError as error:
+            raise InvalidParameterError(
+                f"The {name!r} parameter of {type(self).__name__} {error}"
+            ) from None
 
 
 class Part(TakesParts):
@@ -92,50 +78,58 @@ class Part(TakesParts):
 
     To write your own, derive from the base class of its kind, give ``__init__``
     explicit keyword parameters, and implement ``build``. ``_parameter_constraints``
-    may hold scikit-learn's constraints by parameter; they are checked in ``fit``.
+    may hold scikit-learn's constraints by parameter; they are checked in ``fit``. A
+    class statement with a name, ``class Mine(Objective, name="mine")``, lets estimators
+    take that name for the part at its default settings.
     """
 
     _parameter_constraints: dict = {}
 
-    #: Names that stand for a part of this kind at its default settings.
-    names: dict = {}
+    #: Classes of the parts of a kind, by the names that stand for them.
+    names: dict[str, type["Part"]] = {}
 
-    #: Makes a part of this kind of a function; None if functions are no such parts.
-    of_callable: Callable[[Callable], "Part"] | None = None
+    #: What else may stand for a part of this kind, for messages. `from_value` makes
+    #: parts of such values.
+    _stand_ins: tuple[str, ...] = ()
 
-    #: Makes a part of this kind of a dict; None if dicts are no such parts.
-    of_mapping: Callable[[dict], "Part"] | None = None
+    def __init_subclass__(cls, *, name=None, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if Part in cls.__bases__:  # the base class of a kind
+            cls.names = {}
+        if name is not None:
+            cls.names[name] = cls
 
-    #: Makes a part of this kind of an estimator with ``fit`` and ``sample``; or None.
-    of_density: Callable[[BaseEstimator], "Part"] | None = None
+    @classmethod
+    def from_value(cls, value):
+        """Return the part of this kind that the value of a parameter stands for.
 
-    def _validate(self):
-        validate_parameter_constraints(
-            self._parameter_constraints,
-            self.get_params(deep=False),
-            caller_name=type(self).__name__,
+        Parameters
+        ----------
+        value : object
+            A part of this kind, a name, or what else the kind accepts.
+
+        Returns
+        -------
+        Part
+            Not validated yet.
+
+        Raises
+        ------
+        ValueError
+            If the value stands for no part of this kind. The message continues a
+            sentence whose subject is the parameter.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str) and value in cls.names:
+            return cls.names[value]()
+        accepted = ", ".join([cls.listed_names(), *cls._stand_ins])
+        raise ValueError(
+            f"must be one of the names {accepted} or an instance of "
+            f"{cls.__module__}.{cls.__name__}. Got {value!r} instead."
         )
 
-
-def _is_density(value):
-    return isinstance(value, BaseEstimator) and hasattr(value, "sample")
-
-
-def part_constraint(kind, *, optional=False):
-    """List what scikit-learn's parameter validation lets through for a part.
-
-    Parameters
-    ----------
-    kind : type
-        Base class of the parts.
-    optional : bool
-        Whether None, for no such part, is allowed.
-
-    Returns
-    -------
-    list
-    """
-    others: list = [callable] if kind.of_callable else []
-    others += [dict] if kind.of_mapping else []
-    others += [HasMethods(["fit", "sample"])] if kind.of_density else []
-    return [StrOptions(set(kind.names)), kind, *others, *([None] * optional)]
+    @classmethod
+    def listed_names(cls):
+        """Return the names of this kind for a message."""
+        return ", ".join(map(repr, sorted(cls.names)))

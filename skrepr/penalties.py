@@ -52,7 +52,7 @@ class Penalty(Part):
         return None
 
 
-class L1(Penalty):
+class L1(Penalty, name="l1"):
     """Mean absolute value of the code.
 
     It makes codes small, and sparse where the data have sparse sources.
@@ -81,7 +81,7 @@ class L1(Penalty):
         return _L1(self.weight)
 
 
-class Contractive(Penalty):
+class Contractive(Penalty, name="contractive"):
     """Squared Frobenius norm of the encoder's Jacobian: codes resist small changes.
 
     It is estimated from how far the code moves when the encoder's inputs take a small
@@ -119,7 +119,7 @@ class Contractive(Penalty):
         return _Contractive(self.weight)
 
 
-class TopK(Penalty):
+class TopK(Penalty, name="top_k"):
     """Keep the k components of a code with the largest absolute values: k-sparse codes.
 
     The others become 0, in training and in `transform`. It is a constraint rather than
@@ -195,6 +195,3 @@ class _TopK(nn.Module):
     def forward(self, z):
         kept = z.abs().topk(self.k, dim=1).indices
         return torch.zeros_like(z).scatter(1, kept, z.gather(1, kept))
-
-
-Penalty.names = {"l1": L1, "contractive": Contractive, "top_k": TopK}

@@ -21,7 +21,7 @@ def widths(network):
 @pytest.mark.parametrize("sizes", [(), (7,), (9, 5, 3), [9, 5], np.array([9, 5])])
 def test_the_decoder_mirrors_the_encoder(sizes):
     mlp = MLP(hidden_layer_sizes=sizes)
-    mlp._validate()
+    mlp._validate_params()
     assert widths(mlp.encoder(11, 2)) == [11, *sizes, 2]
     assert widths(mlp.decoder(2, 11)) == [2, *sizes[::-1], 11]
 
@@ -29,7 +29,7 @@ def test_the_decoder_mirrors_the_encoder(sizes):
 @pytest.mark.parametrize(("k", "width"), [(1, 128), (128, 128), (300, 300)])
 def test_automatic_layers_are_no_narrower_than_the_code(k, width):
     mlp = MLP()
-    mlp._validate()
+    mlp._validate_params()
     assert widths(mlp.encoder(11, k)) == [11, width, width, k]
     assert widths(mlp.decoder(k, 11)) == [k, width, width, 11]
 

@@ -537,7 +537,7 @@ PARTS = [
 
 def build(part):
     """Build an encoder and the module of an objective, in float64."""
-    part._validate()
+    part._validate_params()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         encoder = nn.Sequential(
@@ -610,15 +610,15 @@ def test_an_invalid_parameter_is_an_error(part):
     with pytest.raises(
         InvalidParameterError, match=rf"'{changed}' .* {type(part).__name__}"
     ):
-        part._validate()
+        part._validate_params()
 
 
 @pytest.mark.parametrize("kind", [NTXent, SupCon, MoCo])
 def test_a_temperature_to_be_learned_starts_above_the_least(kind):
-    kind(temperature=0.01)._validate()
-    kind(temperature=0.05, learn_temperature=True)._validate()
+    kind(temperature=0.01)._validate_params()
+    kind(temperature=0.05, learn_temperature=True)._validate_params()
     with pytest.raises(ValueError, match=r"temperature=0.01 .*min_temperature=0.02"):
-        kind(temperature=0.01, learn_temperature=True)._validate()
+        kind(temperature=0.01, learn_temperature=True)._validate_params()
 
 
 @pytest.mark.parametrize("ids", ["views", "classes"])

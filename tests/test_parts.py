@@ -24,9 +24,10 @@ from skrepr.augmentations import (
 from skrepr.backbones import MLP, Backbone
 from skrepr.likelihoods import Bernoulli, Gaussian, Likelihood
 from skrepr.objectives import NTXent, Objective
+from skrepr.parts import Part
 from skrepr.penalties import L1, Penalty
 
-KINDS = [Augmentation, Backbone, Likelihood, Objective, Penalty]
+KINDS = sorted(Part.__subclasses__(), key=lambda kind: kind.__name__)
 PARTS = [
     MLP(hidden_layer_sizes=(3,), norm="batch"),
     Gaussian(scale=0.5),
@@ -52,6 +53,25 @@ def test_a_part_is_a_value(part):
     assert copy is not part
     assert repr(copy) == repr(part)
     assert repr(eval(repr(part))) == repr(part)
+
+
+def test_the_kinds_are_those_of_the_parameters():
+    estimators = [AutoencoderTransformer, VAETransformer, ContrastiveTransformer]
+    assert {kind for e in estimators for kind in e._part_kinds.values()} == set(KINDS)
+
+
+def test_a_part_of_a_user_is_reached_by_the_name_in_its_class_statement(X):
+    class Shift(Augmentation, name="shift"):
+        def build(self, columns):
+            return GaussianNoise(scale=0.0).build(columns)
+
+    try:
+        fitted = AutoencoderTransformer(augmentation="shift", max_iter=1).fit(X)
+        assert fitted.n_iter_ == 1
+        assert Augmentation.names["shift"] is Shift
+        assert "shift" not in Penalty.names
+    finally:
+        del Augmentation.names["shift"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -155,7 +175,7 @@ def test_an_unknown_nested_parameter_lists_the_known_ones():
 @pytest.mark.parametrize(
     ("estimator", "message"),
     [
-        (AutoencoderTransformer(backbone="cnn"), r"'backbone' .* \{'mlp'\}.*'cnn'"),
+        (AutoencoderTransformer(backbone="cnn"), r"'backbone' .* 'mlp' .*'cnn'"),
         (AutoencoderTransformer(backbone=L1()), r"'backbone' .*Backbone.* Got L1\(\)"),
         (AutoencoderTransformer(backbone=MLP), r"'backbone' .*Got <class"),
         (VAETransformer(likelihood=None), r"'likelihood' .* Got None"),
@@ -250,7 +270,7 @@ def test_estimators_share_a_part_but_no_weights(X):
 def test_a_composition_of_something_else_is_an_invalid_parameter(
     X, kind, composition, name
 ):
-    message = rf"The '{name}' parameter of Compose must be a str among .* Got"
+    message = rf"The '{name}' parameter of Compose must be one of the names .* Got"
     with pytest.raises(InvalidParameterError, match=message):
         kind(augmentation=composition).fit(X)
 
@@ -391,7 +411,9 @@ def test_a_parameter_of_a_function_cannot_be_set():
 
 
 def test_a_parameter_of_an_absent_part_cannot_be_set():
-    message = r"'penalty__weight' cannot be set: penalty is None.*one of the names 'l1'"
+    message = (
+        r"'penalty__weight' cannot be set: penalty is None.*one of the names .*'l1'"
+    )
     with pytest.raises(ValueError, match=message):
         AutoencoderTransformer(penalty=None).set_params(penalty__weight=0.1)
     ae = AutoencoderTransformer(penalty=None)
