@@ -43,24 +43,6 @@ class Augmentation(Part):
     5
     """
 
-    _stand_ins = ("a function",)
-
-    @classmethod
-    def from_value(cls, value):
-        """Return the augmentation that a value stands for, a function among them.
-
-        Parameters
-        ----------
-        value : str, callable or Augmentation
-
-        Returns
-        -------
-        Augmentation
-        """
-        if callable(value) and not isinstance(value, type | cls):
-            return _Function(value)
-        return super().from_value(value)
-
     def build(self, columns):
         """Build the function that changes a batch.
 
@@ -264,11 +246,15 @@ class Compose(Augmentation):
         )
 
 
-class _Function(Augmentation):
+class _Function(Augmentation, wraps="a function"):
     """What a user's function is in the place of an augmentation."""
 
     def __init__(self, function):
         self.function = function
+
+    @classmethod
+    def _can_wrap(cls, value):
+        return callable(value) and not isinstance(value, type)
 
     def build(self, columns):
         try:

@@ -31,25 +31,6 @@ class LatentDensity(Part):
     A latent density of your own implements `build`.
     """
 
-    _stand_ins = ("an estimator with fit and sample",)
-
-    @classmethod
-    def from_value(cls, value):
-        """Return the density that a value stands for, an estimator of one among them.
-
-        Parameters
-        ----------
-        value : str, LatentDensity or estimator
-
-        Returns
-        -------
-        LatentDensity
-        """
-        is_density = isinstance(value, BaseEstimator) and hasattr(value, "sample")
-        if is_density and not isinstance(value, cls):
-            return _OfDensity(value)
-        return super().from_value(value)
-
     def build(self, codes, seed):
         """Fit the density to the codes of training rows.
 
@@ -188,11 +169,15 @@ class KernelDensity(LatentDensity, name="kernel"):
         )
 
 
-class _OfDensity(LatentDensity):
+class _OfDensity(LatentDensity, wraps="an estimator with fit and sample"):
     """What an estimator with ``fit`` and ``sample`` is in the place of a density."""
 
     def __init__(self, estimator):
         self.estimator = estimator
+
+    @classmethod
+    def _can_wrap(cls, value):
+        return isinstance(value, BaseEstimator) and hasattr(value, "sample")
 
     def build(self, codes, seed):
         estimator = clone(self.estimator)

@@ -49,24 +49,6 @@ class Likelihood(Part):
 
     in_user_units = False
 
-    _stand_ins = ("a dict of them by column",)
-
-    @classmethod
-    def from_value(cls, value):
-        """Return the likelihood that a value stands for, a dict by column among them.
-
-        Parameters
-        ----------
-        value : str, dict or Likelihood
-
-        Returns
-        -------
-        Likelihood
-        """
-        return (
-            PerColumn(value) if isinstance(value, dict) else super().from_value(value)
-        )
-
     def build(self, columns, *, noise=True):
         """Build the torch module of the likelihood.
 
@@ -318,7 +300,7 @@ class Bernoulli(Likelihood, name="bernoulli"):
         return _Bernoulli(columns)
 
 
-class PerColumn(Likelihood):
+class PerColumn(Likelihood, wraps="a dict of them by column"):
     """Likelihoods of single columns, "gaussian" for the other numeric ones.
 
     A dict in the place of a likelihood is short for it.
@@ -345,6 +327,10 @@ class PerColumn(Likelihood):
 
     def __init__(self, likelihoods):
         self.likelihoods = likelihoods
+
+    @classmethod
+    def _can_wrap(cls, value):
+        return isinstance(value, dict)
 
     def _validate_params(self):
         super()._validate_params()

@@ -88,16 +88,18 @@ class Part(TakesParts):
     #: Classes of the parts of a kind, by the names that stand for them.
     names: dict[str, type["Part"]] = {}
 
-    #: What else may stand for a part of this kind, for messages. `from_value` makes
-    #: parts of such values.
-    _stand_ins: tuple[str, ...] = ()
+    #: Classes of this kind that wrap values of other types, such as functions, by what
+    #: to call these in a message.
+    _wrappers: dict[str, type["Part"]] = {}
 
-    def __init_subclass__(cls, *, name=None, **kwargs):
+    def __init_subclass__(cls, *, name=None, wraps=None, **kwargs):
         super().__init_subclass__(**kwargs)
         if Part in cls.__bases__:  # the base class of a kind
-            cls.names = {}
+            cls.names, cls._wrappers = {}, {}
         if name is not None:
             cls.names[name] = cls
+        if wraps is not None:
+            cls._wrappers[wraps] = cls
 
     @classmethod
     def from_value(cls, value):
@@ -123,11 +125,19 @@ class Part(TakesParts):
             return value
         if isinstance(value, str) and value in cls.names:
             return cls.names[value]()
-        accepted = ", ".join([cls.listed_names(), *cls._stand_ins])
+        for wrapper in cls._wrappers.values():
+            if wrapper._can_wrap(value):
+                return wrapper(value)
+        accepted = ", ".join([cls.listed_names(), *cls._wrappers])
         raise ValueError(
             f"must be one of the names {accepted} or an instance of "
             f"{cls.__module__}.{cls.__name__}. Got {value!r} instead."
         )
+
+    @classmethod
+    def _can_wrap(cls, value):
+        """Tell whether an instance, constructed with the value, may stand for it."""
+        raise NotImplementedError(f"{cls.__name__} must implement _can_wrap.")
 
     @classmethod
     def listed_names(cls):
