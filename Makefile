@@ -43,7 +43,7 @@ format: .venv/.stamp-lint ## Mend what can be mended without a thought
 	$(BIN)/ruff format
 
 docs: .venv/.stamp-docs ## Build the documentation into docs/_build/html
-	@rm -rf docs/generated # pages of what may be gone
+	@rm -rf docs/api/generated # pages of what may be gone
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 bench: bench-anomaly bench-representation bench-generation ## Run the benchmarks on DATA=folder, with adbench/ and pmlb/
@@ -68,7 +68,7 @@ bench-speed: .venv/.stamp-bench ## Time fits, scores and searches beside other p
 	$(BIN)/python benchmarks/objectives.py
 
 clean: ## Remove all that make has made, the environments included
-	rm -rf .venv .venv-oldest build dist docs/_build docs/auto_examples docs/generated
+	rm -rf .venv .venv-oldest build dist docs/_build docs/auto_examples docs/api/generated
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,5 +1,13 @@
 """Configuration of Sphinx."""
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+from other_projects import TYPE_LINKS
+from our_names import public_names
+
 import skrepr
 
 project = "skrepr"
@@ -11,16 +19,35 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx_gallery.gen_gallery",
+    "sphinx_copybutton",
     "numpydoc",
+    "myst_parser",
+    # in _ext
+    "mathml",
+    "other_projects",
+    "our_names",
+    "source_code",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "examples"]
 default_role = "literal"
+nitpicky = True
 
-autosummary_generate = True
 autodoc_typehints = "none"
-# The class template lists the methods; numpydoc would add scikit-learn's as well.
+autosummary_generate = True
+toc_object_entries_show_parents = "hide"
+
+# The class template lists the methods.
 numpydoc_show_class_members = False
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"
+numpydoc_xref_aliases = TYPE_LINKS | {
+    name: f":obj:`{name} <{module}.{name}>`" for module, name in public_names()
+}
+
+# What a reader copies are the commands, without prompts and output.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
@@ -32,22 +59,33 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "show_signature": False,
     "write_computation_times": False,
+    # Code of the examples links to the API, whose pages show the examples that use it.
+    "doc_module": ("skrepr",),
+    "reference_url": {"skrepr": None},
+    "backreferences_dir": "api/generated",
 }
 
+html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
 html_title = f"skrepr {release}"
-html_theme_options = {"show_prev_next": False, "navigation_with_keys": False}
-html_sidebars = {"index": [], "guide/index": []}
-
-
-def skip_foreign_members(app, what, name, obj, skip, options):
-    """Leave out what a class has from scikit-learn: it is documented there."""
-    module = getattr(getattr(obj, "fget", obj), "__module__", None)
-    if isinstance(module, str) and module.split(".")[0] != "skrepr":
-        return True
-    return None
-
-
-def setup(app):
-    """Connect the events."""
-    app.connect("autodoc-skip-member", skip_foreign_members)
+html_static_path = ["_static"]
+html_css_files = ["skrepr.css"]
+html_favicon = "_static/logo.svg"
+html_show_sourcelink = False
+html_theme_options = {
+    "logo": {"text": "skrepr", "image_light": "logo.svg", "image_dark": "logo.svg"},
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "navigation_depth": 3,
+    "show_toc_level": 2,
+}
+# Pages without others beside them need no section navigation.
+html_sidebars = {
+    "index": [],
+    "changelog": [],
+    "contributing": [],
+    "search": [],
+    "genindex": [],
+    "_modules/**": [],
+}
