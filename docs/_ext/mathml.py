@@ -1,4 +1,4 @@
-"""Formulas as MathML, made at build: browsers need neither a script nor a font for it."""
+"""Formulas as MathML, made at build: no browser needs a script or a font for it."""
 
 import html
 
