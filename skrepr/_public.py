@@ -1,0 +1,17 @@
+"""Public names say where users import them from, not which private file holds them."""
+
+
+def hand_on(package, namespace):
+    """Make the names of a package's ``__all__`` print and pickle under the package.
+
+    Parameters
+    ----------
+    package : str
+        Its ``__name__``.
+    namespace : dict
+        Its ``globals()``.
+    """
+    for name in namespace["__all__"]:
+        value = namespace[name]
+        if getattr(value, "__module__", "").startswith(f"{package}."):
+            value.__module__ = package

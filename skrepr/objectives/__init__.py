@@ -1,0 +1,53 @@
+"""Objectives of contrastive learning: what the views of a batch should agree on.
+
+The losses are pure functions and come first, the parts that choose them follow.
+"""
+
+from skrepr._public import hand_on
+from skrepr.objectives._base import Objective, Views
+from skrepr.objectives._pairs import (
+    Contrastive,
+    NPair,
+    NTXent,
+    SupCon,
+    contrastive,
+    n_pair,
+    nt_xent,
+    sup_con,
+)
+from skrepr.objectives._redundancy import BarlowTwins, VICReg, barlow_twins, vicreg
+from skrepr.objectives._targets import BYOL, MoCo, SimSiam, moco, prediction
+from skrepr.objectives._triplets import (
+    LiftedStructured,
+    Triplet,
+    lifted_structured,
+    triplet,
+)
+
+__all__ = [
+    "BYOL",
+    "BarlowTwins",
+    "Contrastive",
+    "LiftedStructured",
+    "MoCo",
+    "NPair",
+    "NTXent",
+    "Objective",
+    "SimSiam",
+    "SupCon",
+    "Triplet",
+    "VICReg",
+    "Views",
+    "barlow_twins",
+    "contrastive",
+    "lifted_structured",
+    "moco",
+    "n_pair",
+    "nt_xent",
+    "prediction",
+    "sup_con",
+    "triplet",
+    "vicreg",
+]
+
+hand_on(__name__, globals())
