@@ -1,11 +1,5 @@
-"""Augmentations: random changes of rows, for denoising and for contrastive views.
+"""Augmentations of the cells of a table."""
 
-All work on the matrix the modules see, where numeric columns are standardised,
-categorical ones hold codes, and NaN is a cell that is missing.
-"""
-
-import copy
-import inspect
 import math
 from numbers import Real
 
@@ -13,54 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from skrepr._engine import is_own
 from skrepr._sklearn import Interval, StrOptions
-from skrepr.parts import Part
-
-
-class Augmentation(Part):
-    """Base class of the augmentations.
-
-    A function ``f(x, generator)`` may stand in the place of an augmentation, in
-    estimators and in `Compose`. It gets a batch of rows (n, n_columns), a float32
-    tensor, and returns a tensor of that shape; its random numbers come from
-    ``generator``, a ``torch.Generator`` on the device of ``x``. Cells of categorical
-    columns hold the code of their category, 0, 1, ..., and have to hold one afterwards;
-    a missing cell is NaN, and any cell may be made one. For parameters that a grid
-    search reaches, or to be told which columns are categorical, derive a class and
-    implement `build`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn.datasets import load_wine
-    >>> from skrepr import AutoencoderTransformer
-    >>> def flip_signs(x, generator):
-    ...     u = torch.empty_like(x).uniform_(generator=generator)
-    ...     return torch.where(u < 0.1, -x, x)
-    >>> ae = AutoencoderTransformer(augmentation=flip_signs, max_iter=5, random_state=0)
-    >>> ae.fit(load_wine().data).n_iter_
-    5
-    """
-
-    def build(self, columns):
-        """Build the function that changes a batch.
-
-        Parameters
-        ----------
-        columns : Columns
-            The layout of the matrix: how many columns, which of them vary, which are
-            categorical, and which had holes in training.
-
-        Returns
-        -------
-        torch.nn.Module
-            Its ``forward(x, generator, ids=None)`` maps a batch (n, n_columns) to a
-            new tensor of that shape. Every random number comes from ``generator``.
-            ``ids`` (n,) are integers, if it is known which rows belong together: rows
-            of one class have the same, and rows without a label one of their own.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must implement build.")
+from skrepr.augmentations._base import Augmentation, _bounds, _draw
 
 
 class GaussianNoise(Augmentation, name="gaussian_noise"):
@@ -216,91 +164,6 @@ class Mixup(Augmentation, name="mixup"):
         return _Mixup(self.min_share, columns)
 
 
-class Compose(Augmentation):
-    """Apply one augmentation after another.
-
-    Parameters
-    ----------
-    first, second : str, Augmentation or callable
-        Names or parts, themselves perhaps compositions, or functions, see
-        `Augmentation`. A grid search reaches the parameters of parts as
-        ``augmentation__first__rate``.
-
-    Examples
-    --------
-    >>> from skrepr.augmentations import Compose, GaussianNoise
-    >>> Compose("feature_corruption", GaussianNoise(scale=0.2))
-    Compose(first='feature_corruption', second=GaussianNoise(scale=0.2))
-    """
-
-    _part_kinds: dict = {"first": Augmentation, "second": Augmentation}
-
-    def __init__(self, first, second):
-        self.first = first
-        self.second = second
-
-    def build(self, columns):
-        """Build the function that changes a batch."""
-        return _Compose(
-            self._part("first").build(columns), self._part("second").build(columns)
-        )
-
-
-class _Function(Augmentation, wraps="a function"):
-    """What a user's function is in the place of an augmentation."""
-
-    def __init__(self, function):
-        self.function = function
-
-    @classmethod
-    def _can_wrap(cls, value):
-        return callable(value) and not isinstance(value, type)
-
-    def build(self, columns):
-        try:
-            inspect.signature(self.function).bind("x", "generator")
-        except TypeError as error:
-            raise ValueError(
-                f"The augmentation {self.function!r} cannot be called with a batch and "
-                f"a generator ({error}). Expected a function f(x, generator)."
-            ) from error
-        except ValueError:  # a function without a signature
-            pass
-        # A function is a value, as parts are: a module would be trained in place.
-        is_module = isinstance(self.function, nn.Module)
-        return _Call(copy.deepcopy(self.function) if is_module else self.function)
-
-
-def _bounds(part, name, most):
-    """Return lowest and highest of a parameter that is a number or a pair of them."""
-    value = getattr(part, name)
-    if isinstance(value, Real):
-        return value, value
-    if (
-        len(value) != 2
-        or not all(isinstance(bound, Real) for bound in value)
-        or not 0 <= value[0] <= value[1] <= most
-        or math.isinf(value[1])
-    ):
-        numbers = (
-            "a number from 0 on" if math.isinf(most) else f"a number in [0, {most}]"
-        )
-        raise ValueError(
-            f"The {name!r} parameter of {type(part).__name__} must be {numbers}, or a "
-            "pair (lowest, highest) of such numbers in this order. Got "
-            f"{value!r} instead."
-        )
-    return tuple(value)
-
-
-def _draw(x, bounds, generator):
-    """Draw a number for every row, uniformly; of equal bounds return the one."""
-    lowest, highest = bounds
-    if lowest == highest:
-        return lowest
-    return x.new_empty(x.shape[0], 1).uniform_(lowest, highest, generator=generator)
-
-
 def _draw_donors(x, ids, generator):
     """Draw for every cell a row of the same id; of all, for an id that is alone."""
     _, group, sizes = ids.unique(return_inverse=True, return_counts=True)
@@ -399,33 +262,3 @@ class _Mixup(nn.Module):
             u = torch.empty_like(cells).uniform_(generator=generator)
             mixed[:, self.categorical] = torch.where(u < share, cells, others)
         return mixed
-
-
-class _Compose(nn.Module):
-    def __init__(self, first, second):
-        super().__init__()
-        self.first = first
-        self.second = second
-        self.calls_user = not (is_own(first) and is_own(second))
-
-    def forward(self, x, generator, ids=None):
-        return self.second(self.first(x, generator, ids), generator, ids)
-
-
-class _Call(nn.Module):
-    calls_user = True
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x, generator, ids=None):
-        changed = self.function(x.clone(), generator)  # which it may write to
-        is_tensor = isinstance(changed, torch.Tensor)
-        if not is_tensor or changed.shape != x.shape:
-            got = f"the shape {tuple(changed.shape)}" if is_tensor else type(changed)
-            raise ValueError(
-                f"The augmentation {self.function!r} must return a tensor of the shape "
-                f"{tuple(x.shape)} of the batch it is given. Got {got} instead."
-            )
-        return changed.to(x)
