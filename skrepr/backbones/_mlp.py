@@ -1,4 +1,4 @@
-"""Backbones: the networks between the columns and the code."""
+"""The multi-layer perceptron."""
 
 from itertools import pairwise
 from numbers import Real
@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 from skrepr._sklearn import Interval, StrOptions
-from skrepr.parts import Part
+from skrepr.backbones._base import Backbone
 
 _ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -17,47 +17,12 @@ _ACTIVATIONS = {
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
 }
+
+
 _LEAST_WIDTH = 128  # of the hidden layers of "auto"
+
+
 _NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
-
-
-class Backbone(Part):
-    """Base class of the backbones.
-
-    A backbone of your own implements `encoder` and `decoder`. It may reshape the rows
-    of the matrix as it likes; random numbers it draws, in its initialisation or in
-    dropout, follow the estimator's ``random_state``.
-    """
-
-    def encoder(self, n_inputs, n_outputs):
-        """Build the network from columns to codes.
-
-        Parameters
-        ----------
-        n_inputs : int
-        n_outputs : int
-
-        Returns
-        -------
-        torch.nn.Module
-            Maps (n, n_inputs) to (n, n_outputs).
-        """
-        raise NotImplementedError(f"{type(self).__name__} must implement encoder.")
-
-    def decoder(self, n_inputs, n_outputs):
-        """Build the network from codes to the parameters of a likelihood.
-
-        Parameters
-        ----------
-        n_inputs : int
-        n_outputs : int
-
-        Returns
-        -------
-        torch.nn.Module
-            Maps (n, n_inputs) to (n, n_outputs).
-        """
-        raise NotImplementedError(f"{type(self).__name__} must implement decoder.")
 
 
 class MLP(Backbone, name="mlp"):

@@ -1,0 +1,12 @@
+"""Backbones: the networks between the columns and the code."""
+
+from skrepr._public import hand_on
+from skrepr.backbones._base import Backbone
+from skrepr.backbones._mlp import MLP
+
+__all__ = [
+    "Backbone",
+    "MLP",
+]
+
+hand_on(__name__, globals())
