@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from skrepr._base import NEVER_SEEN, DecodingTransformer
+from skrepr._columns._inputs import ColumnEncoder
 from skrepr._engine import is_own
-from skrepr._inputs import ColumnEncoder
 from skrepr.augmentations import Augmentation
 from skrepr.error_models import ErrorModel
-from skrepr.likelihoods import build_likelihood, residual
+from skrepr.likelihoods._joint import build_likelihood, residual
 from skrepr.penalties import Penalty
 
 _MOST_HIDDEN = 0.5  # share of a row's cells that the encoder misses besides its holes

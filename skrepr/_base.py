@@ -14,10 +14,11 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from skrepr._frame import Schema, is_frame
-from skrepr._sampling import Condition, Sampler, draw_until
+from skrepr._columns._generation import Condition, Sampler, draw_until
+from skrepr._columns._schema import Schema, is_frame
+from skrepr._columns._table import Table
+from skrepr._columns._trimming import central_rows
 from skrepr._sklearn import Interval, StrOptions, fit_context
-from skrepr._table import Table, central_rows
 from skrepr._torch import Seeded, apply, for_inference, generators, resolve_device
 from skrepr._training import EvenSplit, ResidentSource, Trainer, train
 from skrepr.backbones import Backbone

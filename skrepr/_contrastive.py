@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from skrepr._base import BaseTorchTransformer
+from skrepr._columns._inputs import ColumnEncoder
+from skrepr._columns._labels import check_labels, encode_classes, stratified
 from skrepr._engine import is_own
-from skrepr._inputs import ColumnEncoder
-from skrepr._labels import check_labels, encode_classes, stratified
 from skrepr._sklearn import StrOptions
 from skrepr._torch import Seeded, evaluation, for_inference, may_draw, to_tensor
 from skrepr._training import ClassBalanced, TrainingError

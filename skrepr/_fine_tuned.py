@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from skrepr._base import BaseTorchEstimator, BaseTorchTransformer
-from skrepr._frame import Schema
-from skrepr._labels import check_labels, encode_classes, stratified
+from skrepr._columns._labels import check_labels, encode_classes, stratified
+from skrepr._columns._schema import Schema
+from skrepr._columns._table import Table
 from skrepr._sklearn import StrOptions, fit_context
-from skrepr._table import Table
 from skrepr._torch import Seeded, generators, resolve_device
 from skrepr.augmentations import Augmentation
 

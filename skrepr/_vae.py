@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from skrepr._base import DecodingTransformer
+from skrepr._columns._inputs import ColumnEncoder
 from skrepr._engine import is_own
-from skrepr._inputs import ColumnEncoder
 from skrepr._sklearn import Interval
 from skrepr._torch import apply, for_inference
-from skrepr.likelihoods import average, build_likelihood, residual
+from skrepr.likelihoods._joint import average, build_likelihood, residual
 from skrepr.metrics import active_units
 
 _LOG_VARIANCE_RANGE = (-12.0, 6.0)  # keeps exp and its gradient finite

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skrepr._inputs import Softmax
 from skrepr._sklearn import Interval
+from skrepr.likelihoods._categories import Softmax
 from skrepr.parts import Part
 
 _WIDTH = 256  # of the hidden layer of a predictor

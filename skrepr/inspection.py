@@ -7,7 +7,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skrepr._frame import is_missing
+from skrepr._columns._schema import is_missing
 from skrepr._outlier import OutlierDetector
 from skrepr._sklearn import safe_indexing
 

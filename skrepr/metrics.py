@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.utils import check_array
 
-from skrepr._labels import check_labels, encode_classes
+from skrepr._columns._labels import check_labels, encode_classes
 from skrepr._sklearn import Interval, validate_params
 
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]

@@ -7,8 +7,8 @@ from numpy.testing import assert_allclose
 from scipy.stats import ks_2samp, kstest, uniform
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer
-from skrepr._frame import Schema
-from skrepr._table import Table
+from skrepr._columns._schema import Schema
+from skrepr._columns._table import Table
 from skrepr.augmentations import (
     Compose,
     FeatureCorruption,

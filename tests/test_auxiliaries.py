@@ -7,8 +7,8 @@ from numpy.testing import assert_allclose
 from torch.nn import functional as F
 
 from skrepr import ContrastiveTransformer
-from skrepr._frame import Schema
-from skrepr._table import Table
+from skrepr._columns._schema import Schema
+from skrepr._columns._table import Table
 from skrepr.augmentations import FeatureCorruption
 from skrepr.auxiliaries import Auxiliary, SelfPrediction
 from skrepr.backbones import MLP

@@ -21,8 +21,8 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
-from skrepr._sampling import Sampler
-from skrepr._table import Table
+from skrepr._columns._generation import Sampler
+from skrepr._columns._table import Table
 from skrepr.augmentations import Compose, FeatureMasking, GaussianNoise
 from skrepr.backbones import MLP, Backbone
 from skrepr.latent_densities import GaussianMixture

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from skrepr import AutoencoderTransformer, VAETransformer
-from skrepr._table import central_rows
+from skrepr._columns._trimming import central_rows
 from skrepr.backbones import MLP
 from skrepr.error_models import (
     Covariance,

@@ -32,8 +32,8 @@ from skrepr import (
     FineTunedRegressor,
     VAETransformer,
 )
+from skrepr._columns._labels import stratified
 from skrepr._fine_tuned import FineTunedModule
-from skrepr._labels import stratified
 from skrepr._torch import generators
 from skrepr.augmentations import FeatureCorruption, FeatureMasking
 from skrepr.backbones import MLP, Backbone

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 
-from skrepr._frame import Schema
+from skrepr._columns._schema import Schema
 
 
 def fit(X, categorical_features="from_dtype"):

@@ -6,10 +6,10 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
+from skrepr._columns._inputs import ColumnEncoder, Inputs
+from skrepr._columns._schema import Schema
+from skrepr._columns._table import Table
 from skrepr._engine import find_stacks
-from skrepr._frame import Schema
-from skrepr._inputs import ColumnEncoder, Inputs
-from skrepr._table import Table
 from skrepr.backbones import MLP
 from skrepr.objectives import NTXent, Objective
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from numpy.testing import assert_array_equal
 
-from skrepr._labels import check_labels, encode_classes
+from skrepr._columns._labels import check_labels, encode_classes
 
 LABELS = [
     ([2, None, 1, 2], [2, 1, 2]),

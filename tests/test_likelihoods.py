@@ -11,8 +11,8 @@ from scipy.special import expit
 from sklearn.base import clone
 
 from skrepr import AutoencoderTransformer, VAETransformer
-from skrepr._frame import Schema
-from skrepr._table import Table
+from skrepr._columns._schema import Schema
+from skrepr._columns._table import Table
 from skrepr.backbones import MLP
 from skrepr.likelihoods import (
     Bernoulli,
@@ -23,10 +23,8 @@ from skrepr.likelihoods import (
     PerColumn,
     Poisson,
     StudentT,
-    average,
-    build_likelihood,
-    residual,
 )
+from skrepr.likelihoods._joint import average, build_likelihood, residual
 
 
 def build(part, X, standardize=True, **options):

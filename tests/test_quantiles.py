@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 from scipy.integrate import trapezoid
 
-from skrepr._quantiles import Quantiles, ranks
+from skrepr._columns._quantiles import Quantiles, ranks
 
 
 def test_a_discrete_column_keeps_all_its_values_and_their_shares():

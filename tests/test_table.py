@@ -10,8 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import median_abs_deviation
 
 from skrepr import AutoencoderTransformer
-from skrepr._frame import Schema
-from skrepr._table import Table, central_rows
+from skrepr._columns._schema import Schema
+from skrepr._columns._table import Table
+from skrepr._columns._trimming import central_rows
 
 
 @pytest.fixture

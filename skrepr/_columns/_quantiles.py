@@ -6,7 +6,11 @@ import numpy as np
 from scipy.special import ndtri
 
 _MOST_KNOTS = 1000  # of a continuous column
+
+
 _MOST_LEVELS = 10_000  # distinct values a discrete column may have
+
+
 _MOST_ROWS = 100_000  # to sort
 
 

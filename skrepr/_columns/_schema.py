@@ -8,6 +8,8 @@ import numpy as np
 from sklearn.utils import check_array
 
 _FLOATS = [np.float64, np.float32]
+
+
 _ARROW_STRING = "string of Arrow"  # whose own name is that of another dtype
 
 
@@ -805,4 +807,6 @@ _DESCRIBE = {
     "pandas": _describe_pandas,
     "polars": _describe_polars,
 }
+
+
 _FILL = {"array": _fill_array, "pandas": _fill_pandas, "polars": _fill_polars}

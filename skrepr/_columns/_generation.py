@@ -6,13 +6,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from skrepr._frame import is_missing
-from skrepr._quantiles import ranks
-from skrepr._table import shortened
+from skrepr._columns._quantiles import ranks
+from skrepr._columns._schema import is_missing
+from skrepr._columns._table import shortened
 
 _N_KNOTS = 1000  # quantiles of generated columns
+
+
 _NEAR = 0.01  # share of the training rows whose values count as the given one
+
+
 _ROUNDING = 1e-6  # relative
+
+
 _MOST_DRAWN = 1_000_000  # rows, to find some that satisfy conditions
 
 

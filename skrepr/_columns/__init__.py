@@ -1,0 +1,1 @@
+"""The border between the user's columns and the matrix the modules see."""

@@ -1,0 +1,129 @@
+"""Columns at the ends of a network: what it reads of them, and categories it predicts.
+
+Rows of the matrix hold numbers, codes of categories and NaN, where a cell is missing.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+_MOST_ONE_HOT = 16  # levels of a column that get an input each; more are embedded
+
+
+_WIDEST = 50  # inputs of a column of many levels
+
+
+class ColumnEncoder(nn.Module):
+    """A network behind what turns rows of the matrix into numbers.
+
+    Parameters
+    ----------
+    columns : Columns
+    backbone : Backbone
+    n_outputs : int
+    constraint : torch.nn.Module, optional
+        What the network's output goes through.
+
+    Attributes
+    ----------
+    inputs : Inputs or None
+        None for a table of numbers without holes, which the network reads as they are.
+        Where a cell is missing all the same, it reads the mean of the column.
+    network : torch.nn.Module
+    """
+
+    mean: torch.Tensor
+
+    def __init__(self, columns, backbone, n_outputs, constraint=None):
+        super().__init__()
+        self.inputs = None if columns.is_plain else Inputs(columns)
+        if self.inputs is None:
+            self.register_buffer("mean", torch.as_tensor(columns.mean).float())
+        n_inputs = len(columns) if self.inputs is None else self.inputs.width
+        self.network = backbone.encoder(n_inputs, n_outputs)
+        self.constraint = constraint
+
+    @property
+    def is_plain(self):
+        """Whether the network, on the matrix as it is, is everything."""
+        return self.inputs is None and self.constraint is None
+
+    def read(self, x):
+        """Map rows of the matrix to what the network reads."""
+        if self.inputs is None:
+            return torch.where(x.isnan(), self.mean, x)
+        return self.inputs(x)
+
+    def code(self, inputs):
+        """Map what the network reads to codes."""
+        code = self.network(inputs)
+        return code if self.constraint is None else self.constraint(code)
+
+    def forward(self, x):
+        return self.code(self.read(x))
+
+
+class Inputs(nn.Module):
+    """Turn rows of the matrix into numbers for a network.
+
+    A number is passed on, the mean of the column where it is missing. A category
+    becomes an input for every level, one of which is 1, or, where there are many
+    levels, a vector that is learned; all 0 where it is missing. A column with holes in
+    training gets one more input: 1 where it is missing, else 0.
+
+    Parameters
+    ----------
+    columns : Columns
+
+    Attributes
+    ----------
+    width : int
+        The number of inputs.
+    """
+
+    numeric: torch.Tensor
+    mean: torch.Tensor
+    holey: torch.Tensor
+    hot_column: torch.Tensor
+    hot_level: torch.Tensor
+
+    def __init__(self, columns):
+        super().__init__()
+        categorical = columns.n_levels > 0
+        numeric = np.flatnonzero(~categorical)
+        holey = np.flatnonzero(columns.missing)
+        few = categorical & (columns.n_levels <= _MOST_ONE_HOT)
+        self.register_buffer("numeric", torch.as_tensor(numeric))
+        self.register_buffer("mean", torch.as_tensor(columns.mean[numeric]).float())
+        self.register_buffer("holey", torch.as_tensor(holey))
+        # Levels that are declared but never occur have nothing to learn from.
+        seen = [shares > 0 for shares in columns.frequencies]
+        hot = [(j, k) for j in np.flatnonzero(few) for k in np.flatnonzero(seen[j])]
+        hot_column, hot_level = np.array(hot, int).reshape(-1, 2).T
+        self.register_buffer("hot_column", torch.as_tensor(hot_column.copy()))
+        self.register_buffer("hot_level", torch.as_tensor(hot_level.copy()).float())
+        self.width = len(numeric) + len(holey) + len(hot)
+        self.embedded = np.flatnonzero(categorical & ~few).tolist()
+        for j in self.embedded:
+            n_levels = int(columns.n_levels[j])
+            width = min(_WIDEST, round(1.6 * n_levels**0.56))
+            vectors = torch.randn(n_levels, width) / width**0.5
+            vectors[torch.as_tensor(~seen[j])] = 0.0
+            self.register_parameter(f"vectors_{j}", nn.Parameter(vectors))
+            self.width += width
+
+    def forward(self, x):
+        numbers = x.index_select(1, self.numeric)
+        read = [torch.where(numbers.isnan(), self.mean, numbers)]
+        if len(self.hot_column):
+            codes = x.index_select(1, self.hot_column)
+            read.append((codes == self.hot_level).to(x.dtype))
+        for j in self.embedded:
+            missing = x[:, j].isnan()
+            codes = x[:, j].masked_fill(missing, 0).long()
+            vectors = F.embedding(codes, getattr(self, f"vectors_{j}"))
+            read.append(vectors.masked_fill(missing[:, None], 0.0))
+        if len(self.holey):
+            read.append(x.index_select(1, self.holey).isnan().to(x.dtype))
+        return torch.cat(read, dim=1)
