@@ -15,13 +15,8 @@ from sklearn.metrics import roc_auc_score
 from skrepr import AutoencoderTransformer, VAETransformer
 from skrepr._columns._trimming import central_rows
 from skrepr.backbones import MLP
-from skrepr.error_models import (
-    Covariance,
-    Diagonal,
-    ErrorModel,
-    MeanSquared,
-    _shrunk_whitening,
-)
+from skrepr.error_models import Covariance, Diagonal, ErrorModel, MeanSquared
+from skrepr.error_models._covariance import _shrunk_whitening
 
 ERROR_MODELS = [MeanSquared(), Diagonal(), Covariance(), Covariance(0.3, 1)]
 
@@ -188,7 +183,7 @@ def test_an_error_model_is_fitted_to_at_most_ten_thousand_rows(monkeypatch):
         seen.append(len(errors))
         fit(self, errors)
 
-    monkeypatch.setattr("skrepr.error_models._Covariance.fit", spy)
+    monkeypatch.setattr("skrepr.error_models._covariance._Covariance.fit", spy)
     X = rows(10_500)
     few, again = (make(max_iter=1).fit(X) for _ in range(2))
     assert seen == [10_000, 10_000]

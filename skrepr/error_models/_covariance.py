@@ -1,119 +1,25 @@
-"""Error models: how far a row's errors are from those of the training rows.
+"""The error model that knows how errors go together."""
 
-An autoencoder moves a row towards the training rows. An error model learns what its
-moves of training rows look like, and makes of a row's moves one number a column: the
-column's contribution to the anomaly score.
-"""
-
-from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from torch import nn
 
 from skrepr._engine import matmul
 from skrepr._sklearn import Interval
-from skrepr.parts import Part
-
-# The least spread of an error, in standard deviations of its column: an error that
-# never occurred counts as many times as much, but not infinitely often.
-_LEAST_SPREAD = 1e-4
+from skrepr.error_models._base import (
+    _LEAST_SPREAD,
+    ErrorModel,
+    _mean_and_std,
+    _positive_std,
+)
+from skrepr.error_models._holes import _Referring, _Relative
 
 # Of rows with holes.
 _CELLS = 2**20  # of the matrices of patterns that are computed at once
+
+
 _NO_CORRELATIONS = 0.999  # shrinkage that leaves none
-_TELLING = 1e-5  # share of the mean distance below which what is observed says nothing
-_MOST_RATIO, _MOST_SPREAD = 1e6, 1e2
-_MOST_HIDDEN = 0.8  # share up to which what holes do is learned
-_N_ROUNDS = 5
-
-
-class ErrorModel(Part):
-    """Base class of the error models.
-
-    An error model of your own implements `build`.
-    """
-
-    def build(self, columns):
-        """Build the torch module of the error model.
-
-        Parameters
-        ----------
-        columns : Columns
-            The layout of the matrix.
-
-        Returns
-        -------
-        torch.nn.Module
-            With ``n_reconstructions``, the number of times a row is to be reconstructed
-            for it, and methods on errors, a tensor of shape
-            (n, 1 + n_reconstructions, n_columns) that holds a row, the row minus its
-            reconstruction, the reconstruction minus the reconstruction of that, ... All
-            of them are NaN in a column that the row lacks.
-
-            - ``fit(errors)``: learn from the errors of normal rows, in float64, and
-              keep what is learned in buffers, in float32. A module that has nothing to
-              learn goes without this method.
-            - ``forward(errors)``: the contributions of the columns to the score of a
-              row, shape (n, n_columns), not negative. Their sum is minus the score.
-
-            Columns that do not vary have only errors of 0 and contribute 0, and so does
-            what is missing. In a categorical column the row is minus the logarithm of
-            the level's frequency among the training rows, and the error how far the
-            probabilities of the reconstruction are from the level, 1 for the
-            frequencies in root mean square. A third method is called after ``fit``, if
-            there is one:
-
-            - ``fit_holes(errors, thinned)``: learn what missing cells do to scores,
-              from the same errors and those of some of the rows with random cells
-              hidden, in float64. The network knows less of these, and may reconstruct
-              what it sees of them better or worse.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must implement build.")
-
-
-class MeanSquared(ErrorModel, name="mean_squared"):
-    """Mean squared error of the standardised columns.
-
-    All columns count alike, however well they can be reconstructed. The mean is over
-    the columns that vary among the training rows, and the contribution of a column its
-    share of the mean. Rows that are reconstructed no better than by the means of the
-    training rows score -1 on average. In a row with holes the mean over what is
-    observed is brought to the distribution that it has without holes.
-
-    Examples
-    --------
-    >>> from skrepr import AutoencoderTransformer
-    >>> from skrepr.error_models import MeanSquared
-    >>> AutoencoderTransformer(error_model=MeanSquared())
-    AutoencoderTransformer(error_model=MeanSquared())
-    """
-
-    def build(self, columns):
-        """Build the torch module of the error model."""
-        return _MeanSquared(columns)
-
-
-class Diagonal(ErrorModel, name="diagonal"):
-    """Squared error of every column over its variance among the training rows.
-
-    An error counts by how unusual it is in its column. The contribution of a column is
-    its squared standardised error over the number of columns that vary. The training
-    rows have the mean score -1 (where errors vanish, a mean nearer to 0). Rows with
-    holes are treated as by :class:`MeanSquared`.
-
-    Examples
-    --------
-    >>> from skrepr import AutoencoderTransformer
-    >>> from skrepr.error_models import Diagonal
-    >>> AutoencoderTransformer(error_model=Diagonal())
-    AutoencoderTransformer(error_model=Diagonal())
-    """
-
-    def build(self, columns):
-        """Build the torch module of the error model."""
-        return _Diagonal(columns)
 
 
 class Covariance(ErrorModel, name="covariance"):
@@ -178,218 +84,6 @@ class Covariance(ErrorModel, name="covariance"):
     def build(self, columns):
         """Build the torch module of the error model."""
         return _Covariance(self.shrinkage, self.n_reconstructions, columns)
-
-
-class _Referring(nn.Module):
-    """What the modules share: the scores of rows with holes are referred to the others.
-
-    Cube roots of squared distances are nearly normal (Wilson and Hilferty), so they are
-    brought from the mean and variance expected of what is observed to those of rows
-    without holes.
-    """
-
-    varies: torch.Tensor
-    spread: torch.Tensor
-    drift: torch.Tensor
-
-    def __init__(self, columns):
-        super().__init__()
-        varies = torch.as_tensor(columns.varies)
-        self.register_buffer("varies", varies, persistent=False)
-        self.register_buffer("spread", torch.zeros(()))
-        self.register_buffer("drift", torch.zeros(2))
-
-    def forward(self, errors):
-        missing = errors[:, 0].isnan()
-        if not missing.any():
-            return self._contributions(errors)
-        contributions, relative = self._compared(errors)
-        contributions = torch.where(missing, 0.0, contributions)
-        return torch.where(
-            missing.any(1, keepdim=True),
-            _with_sums(contributions, self._referred(relative), self.varies),
-            contributions,
-        )
-
-    def fit_holes(self, errors, thinned):
-        """Learn the distribution of the scores, and how holes move it."""
-        self.double()
-        trained, hidden = self._compared(errors)[1], self._compared(thinned)[1]
-        self.spread = trained.spread()
-        both = [
-            (part.deviations(self.spread), part.shares) for part in (trained, hidden)
-        ]
-        deviations, shares = (torch.cat(parts) for parts in zip(*both, strict=True))
-        terms = torch.column_stack([torch.ones_like(shares), _drifts(shares)])
-        ridge = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64).diag()
-        slopes = torch.linalg.solve(terms.T @ terms + ridge, terms.T @ deviations)
-        self.drift = slopes[1:]
-        self._finish(self._referred(trained))
-        self.float()
-
-    def _contributions(self, errors):
-        """Return what the columns contribute where nothing is missing."""
-        raise NotImplementedError
-
-    def _compared(self, errors):
-        """Return contributions that are yet to be scaled, and a `_Relative`."""
-        raise NotImplementedError
-
-    def _usual(self):
-        """Return the mean sum of the contributions of rows without holes."""
-        raise NotImplementedError
-
-    def _finish(self, sums):
-        """Take note of the sums of the contributions of the training rows."""
-
-    def _referred(self, relative):
-        """Return the sums that rows without holes have that are as strange."""
-        roots = relative.deviations(self.spread) - _drifts(relative.shares) @ self.drift
-        roots = _mean_root(self.spread) + roots
-        return self._usual() * roots.clamp(min=0) ** 3
-
-
-@dataclass(frozen=True)
-class _Relative:
-    """Sums over what is observed of rows, relative to what is usual of it.
-
-    Cube roots of squared distances are nearly normal (Wilson and Hilferty).
-
-    Attributes
-    ----------
-    distances : torch.Tensor of shape (n,)
-        The sums over their means; 1 where what is observed says nothing.
-    ratios : torch.Tensor of shape (n,)
-        Their variances over those of rows without holes.
-    shares : torch.Tensor of shape (n,)
-        What is missing of the mean.
-    """
-
-    distances: torch.Tensor
-    ratios: torch.Tensor
-    shares: torch.Tensor
-
-    @classmethod
-    def to(cls, sums, moments, full):
-        """Compare sums with their moments, and these with those without holes.
-
-        Parameters
-        ----------
-        sums : torch.Tensor of shape (n,)
-        moments : tuple of two torch.Tensor of shape (n,)
-            The means of the sums, and, up to a factor, their variances.
-        full : tuple of two scalar tensors
-            The same of rows without holes.
-        """
-        (mean, variance), (full_mean, full_variance) = moments, full
-        telling = mean > _TELLING * full_mean
-        mean = torch.where(telling, mean, 1.0)
-        ratios = (variance / mean.square()) / (full_variance / full_mean.square())
-        ratios = ratios.clamp(1 / _MOST_RATIO, _MOST_RATIO)
-        return cls(
-            torch.where(telling, sums / mean, 1.0),
-            torch.where(telling, ratios, _MOST_RATIO),
-            torch.where(telling, 1 - mean / full_mean, 0.0).clamp(0, _MOST_HIDDEN),
-        )
-
-    def deviations(self, spread):
-        """Return how far the roots are from their mean, as if there were no holes."""
-        roots = self.distances.clamp(min=0) ** (1 / 3)
-        roots = roots - _mean_root(spread * self.ratios)
-        return roots / self.ratios.sqrt()
-
-    def spread(self):
-        """Estimate the variance of the roots of rows without holes."""
-        spread = (self.distances.clamp(min=0) ** (1 / 3)).var(correction=0)
-        for _ in range(_N_ROUNDS):
-            spread = self.deviations(spread).square().mean()
-        return spread
-
-
-def _drifts(shares):
-    """Return the terms of which the drift of the roots with what is missing is made."""
-    return torch.column_stack([shares.sqrt(), shares])
-
-
-def _mean_root(variance):
-    """Return the mean of normal numbers of some variance whose cubes have the mean 1.
-
-    It solves m^3 + 3 * variance * m = 1.
-    """
-    variance = variance.clamp(max=_MOST_SPREAD)
-    root = (0.5 + (0.25 + variance**3).sqrt()) ** (1 / 3)
-    return root - variance / root
-
-
-def _with_sums(contributions, sums, varies):
-    """Scale contributions to given sums, or, where there are none, share these out."""
-    total = contributions.sum(1, keepdim=True)
-    even = varies / varies.sum().clamp(min=1)
-    return sums[:, None] * torch.where(total > 0, contributions / total, even)
-
-
-class _Independent(_Referring):
-    """Contributions of columns that are taken as independent."""
-
-    n_reconstructions = 1
-    usual: torch.Tensor
-    variance: torch.Tensor
-
-    def __init__(self, columns):
-        super().__init__(columns)
-        self.n_varying = max(1, int(columns.varies.sum()))
-        for name in ("usual", "variance"):
-            self.register_buffer(name, torch.as_tensor(columns.varies).float())
-
-    def fit_holes(self, errors, thinned):
-        contributions = self._contributions(errors)
-        observed = ~contributions.isnan()
-        counts = observed.sum(0).clamp(min=1)
-        self.usual = contributions.nansum(0) / counts
-        deviations = torch.where(observed, contributions - self.usual, 0.0)
-        self.variance = deviations.square().sum(0) / counts
-        super().fit_holes(errors, thinned)
-
-    def _compared(self, errors):
-        contributions = self._contributions(errors)
-        observed = (~contributions.isnan()).to(contributions.dtype)
-        return contributions, _Relative.to(
-            contributions.nansum(1),
-            (observed @ self.usual, observed @ self.variance),
-            (self.usual.sum(), self.variance.sum()),
-        )
-
-    def _usual(self):
-        return self.usual.sum()
-
-
-class _MeanSquared(_Independent):
-    std: torch.Tensor
-
-    def __init__(self, columns):
-        super().__init__(columns)
-        self.register_buffer("std", _positive_std(columns))
-
-    def _contributions(self, errors):
-        return (errors[:, 1] / self.std).square() / self.n_varying
-
-
-class _Diagonal(_Independent):
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, columns):
-        super().__init__(columns)
-        self.register_buffer("mean", torch.zeros(len(columns)))
-        self.register_buffer("std", _positive_std(columns))
-        self.least = _LEAST_SPREAD * self.std
-
-    def fit(self, errors):
-        mean, std = _mean_and_std(errors[:, 1], self.least)
-        self.mean, self.std = mean.float(), std.float()
-
-    def _contributions(self, errors):
-        return ((errors[:, 1] - self.mean) / self.std).square() / self.n_varying
 
 
 class _Covariance(_Referring):
@@ -652,24 +346,6 @@ def _shrunk_whitening(rows, shrinkage):
     return directions, shrunk**-0.5 - rest, rest, np.sum(variances / shrunk)
 
 
-def _positive_std(columns):
-    """Return the standard deviations of the matrix' columns, 1 where it is 0."""
-    return torch.as_tensor(np.where(columns.varies, columns.std, 1.0)).float()
-
-
 def _count_pairs(observed):
     observed = observed.astype(float)
     return (observed.T @ observed).clip(1)
-
-
-def _mean_and_std(errors, least):
-    """Return those of the columns, of what is not missing."""
-    observed = ~errors.isnan()
-    if observed.all():
-        mean, std = errors.mean(0), errors.std(0, correction=0)
-    else:
-        counts = observed.sum(0).clamp(min=1)
-        mean = errors.nansum(0) / counts
-        deviations = torch.where(observed, errors - mean, 0.0)
-        std = (deviations.square().sum(0) / counts).sqrt()
-    return mean, torch.maximum(std, least.double())
