@@ -6,7 +6,7 @@ from torch import nn
 
 from skrepr._base import NEVER_SEEN, DecodingTransformer
 from skrepr._columns._inputs import ColumnEncoder
-from skrepr._engine import is_own
+from skrepr._training._stacks import is_own
 from skrepr.augmentations import Augmentation
 from skrepr.error_models import ErrorModel
 from skrepr.likelihoods._joint import build_likelihood, residual

@@ -19,8 +19,11 @@ from skrepr._columns._schema import Schema, is_frame
 from skrepr._columns._table import Table
 from skrepr._columns._trimming import central_rows
 from skrepr._sklearn import Interval, StrOptions, fit_context
-from skrepr._torch import Seeded, apply, for_inference, generators, resolve_device
-from skrepr._training import EvenSplit, ResidentSource, Trainer, train
+from skrepr._training._inference import apply, for_inference, resolve_device
+from skrepr._training._loop import Trainer, train
+from skrepr._training._random import Seeded, generators
+from skrepr._training._samplers import EvenSplit
+from skrepr._training._sources import ResidentSource
 from skrepr.backbones import Backbone
 from skrepr.latent_densities import MOST_CODES, LatentDensity
 from skrepr.likelihoods import Likelihood

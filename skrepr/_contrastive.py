@@ -13,10 +13,12 @@ from torch.nn import functional as F
 from skrepr._base import BaseTorchTransformer
 from skrepr._columns._inputs import ColumnEncoder
 from skrepr._columns._labels import check_labels, encode_classes, stratified
-from skrepr._engine import is_own
 from skrepr._sklearn import StrOptions
-from skrepr._torch import Seeded, evaluation, for_inference, may_draw, to_tensor
-from skrepr._training import ClassBalanced, TrainingError
+from skrepr._training._inference import evaluation, for_inference, to_tensor
+from skrepr._training._loop import TrainingError
+from skrepr._training._random import Seeded, may_draw
+from skrepr._training._samplers import ClassBalanced
+from skrepr._training._stacks import is_own
 from skrepr.augmentations import Augmentation
 from skrepr.auxiliaries import Auxiliary
 from skrepr.metrics import (

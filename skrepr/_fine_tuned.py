@@ -18,7 +18,8 @@ from skrepr._columns._labels import check_labels, encode_classes, stratified
 from skrepr._columns._schema import Schema
 from skrepr._columns._table import Table
 from skrepr._sklearn import StrOptions, fit_context
-from skrepr._torch import Seeded, generators, resolve_device
+from skrepr._training._inference import resolve_device
+from skrepr._training._random import Seeded, generators
 from skrepr.augmentations import Augmentation
 
 _LARGEST_TARGET = 1e150  # its square is a float64

@@ -10,9 +10,9 @@ from torch import nn
 
 from skrepr._base import DecodingTransformer
 from skrepr._columns._inputs import ColumnEncoder
-from skrepr._engine import is_own
 from skrepr._sklearn import Interval
-from skrepr._torch import apply, for_inference
+from skrepr._training._inference import apply, for_inference
+from skrepr._training._stacks import is_own
 from skrepr.likelihoods._joint import average, build_likelihood, residual
 from skrepr.metrics import active_units
 

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from skrepr import AutoencoderTransformer
-from skrepr._training import Batch
+from skrepr._training._sources import Batch
 from skrepr.augmentations import FeatureMasking, GaussianNoise
 from skrepr.backbones import MLP
 from skrepr.likelihoods import Gaussian

@@ -14,7 +14,7 @@ from torch import nn
 
 from skrepr import ContrastiveTransformer
 from skrepr._contrastive import _accuracies, partner
-from skrepr._training import Batch
+from skrepr._training._sources import Batch
 from skrepr.augmentations import Compose, FeatureCorruption, FeatureMasking
 from skrepr.backbones import MLP, Backbone
 from skrepr.metrics import alignment, knn_accuracy, normalized_std

@@ -21,9 +21,11 @@ from skrepr import (
     likelihoods,
 )
 from skrepr import _engine as engine
-from skrepr._engine import Parameters, Stack, find_stacks, is_stack, matmul, one_thread
-from skrepr._torch import Seeded
-from skrepr._training import Trainer
+from skrepr._training._loop import Trainer
+from skrepr._training._optimizer import Parameters
+from skrepr._training._random import Seeded
+from skrepr._training._stacks import Stack, find_stacks, is_stack
+from skrepr._training._threads import matmul, one_thread
 from skrepr.augmentations import Augmentation, Compose
 from skrepr.backbones import MLP, Backbone
 from skrepr.likelihoods import Gaussian, Likelihood

@@ -34,7 +34,7 @@ from skrepr import (
 )
 from skrepr._columns._labels import stratified
 from skrepr._fine_tuned import FineTunedModule
-from skrepr._torch import generators
+from skrepr._training._random import generators
 from skrepr.augmentations import FeatureCorruption, FeatureMasking
 from skrepr.backbones import MLP, Backbone
 

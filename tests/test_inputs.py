@@ -9,7 +9,7 @@ from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransforme
 from skrepr._columns._inputs import ColumnEncoder, Inputs
 from skrepr._columns._schema import Schema
 from skrepr._columns._table import Table
-from skrepr._engine import find_stacks
+from skrepr._training._stacks import find_stacks
 from skrepr.backbones import MLP
 from skrepr.objectives import NTXent, Objective
 

@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skrepr import objectives
-from skrepr._engine import find_stacks
+from skrepr._training._stacks import find_stacks
 from skrepr.objectives import (
     BYOL,
     BarlowTwins,

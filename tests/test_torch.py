@@ -15,15 +15,8 @@ from skrepr import (
     VAETransformer,
     _torch,
 )
-from skrepr._torch import (
-    Seeded,
-    apply,
-    for_inference,
-    generators,
-    may_draw,
-    resolve_device,
-    to_tensor,
-)
+from skrepr._training._inference import apply, for_inference, resolve_device, to_tensor
+from skrepr._training._random import Seeded, generators, may_draw
 from skrepr.backbones import MLP, Backbone
 from skrepr.penalties import Penalty
 

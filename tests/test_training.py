@@ -12,15 +12,9 @@ from torch import nn
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
 from skrepr import _training as training
-from skrepr._training import (
-    ClassBalanced,
-    EvenSplit,
-    ResidentSource,
-    Trainer,
-    TrainingError,
-    one_cycle,
-    train,
-)
+from skrepr._training._loop import Trainer, TrainingError, one_cycle, train
+from skrepr._training._samplers import ClassBalanced, EvenSplit
+from skrepr._training._sources import ResidentSource
 from skrepr.augmentations import GaussianNoise
 from skrepr.backbones import MLP
 from skrepr.penalties import Penalty

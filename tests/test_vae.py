@@ -17,7 +17,7 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Normal, kl_divergence
 
 from skrepr import VAETransformer
-from skrepr._training import Batch
+from skrepr._training._sources import Batch
 from skrepr.backbones import MLP
 from skrepr.likelihoods import Gaussian
 

@@ -6,7 +6,7 @@ import inspect
 import torch
 from torch import nn
 
-from skrepr._engine import is_own
+from skrepr._training._stacks import is_own
 from skrepr.augmentations._base import Augmentation
 
 

@@ -5,8 +5,8 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-from skrepr._engine import matmul
 from skrepr._sklearn import Interval
+from skrepr._training._threads import matmul
 from skrepr.error_models._base import (
     _LEAST_SPREAD,
     ErrorModel,

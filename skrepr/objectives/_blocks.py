@@ -2,7 +2,7 @@
 
 import torch
 
-from skrepr._engine import refuse_second_derivatives
+from skrepr._training._stacks import refuse_second_derivatives
 
 _CELLS = 2**20  # of the matrices of pairs that are in memory at a time
 

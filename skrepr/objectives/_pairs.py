@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skrepr._engine import matmul, refuse_second_derivatives
 from skrepr._sklearn import Interval
+from skrepr._training._stacks import refuse_second_derivatives
+from skrepr._training._threads import matmul
 from skrepr.objectives._base import (
     Objective,
     _HasTemperature,

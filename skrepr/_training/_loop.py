@@ -16,158 +16,20 @@
 import copy
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
 import torch
 from tqdm import tqdm
 
-from skrepr._engine import Parameters
-from skrepr._torch import Seeded, may_draw
+from skrepr._training._optimizer import Parameters
+from skrepr._training._random import Seeded, may_draw
+from skrepr._training._sources import Batch
 
 _WARMUP = 0.1  # share of the steps in which the learning rate rises
+
+
 _LEAST_PATIENCE = 10  # epochs early stopping waits at least
-
-
-@dataclass
-class Batch:
-    """What a module sees of a step.
-
-    Attributes
-    ----------
-    x : torch.Tensor of shape (n, n_columns)
-    y : torch.Tensor of shape (n,) or None
-    index : torch.Tensor of shape (n,)
-        Numbers of the rows in the source.
-    progress : torch.Tensor
-        A 0-d tensor: the fraction of training done, in [0, 1].
-    generator : torch.Generator
-        For every random number of the step.
-    """
-
-    x: torch.Tensor
-    y: torch.Tensor | None
-    index: torch.Tensor
-    progress: torch.Tensor
-    generator: torch.Generator
-
-
-class ResidentSource:
-    """Rows that lie on the device as a whole.
-
-    Parameters
-    ----------
-    x : torch.Tensor of shape (n_samples, n_columns)
-    y : torch.Tensor of shape (n_samples,), optional
-    """
-
-    def __init__(self, x, y=None):
-        self.x = x
-        self.y = y
-
-    def __len__(self):
-        return len(self.x)
-
-    def rows(self, index):
-        """Return x and y of the rows of an index tensor."""
-        y = None if self.y is None else self.y.index_select(0, index)
-        return self.x.index_select(0, index), y
-
-
-class EvenSplit:
-    """Cut every epoch into batches of equal size, give or take one row.
-
-    No row is skipped and no batch has a single row, so batch normalisation and
-    contrast are always defined.
-
-    Parameters
-    ----------
-    n_samples : int
-    batch_size : int
-        The largest size of a batch; 3 if it is 2 and `n_samples` is odd.
-    """
-
-    def __init__(self, n_samples, batch_size):
-        self.n_samples = n_samples
-        fewest = math.ceil(n_samples / batch_size)
-        self.n_batches = max(1, min(fewest, n_samples // 2))
-
-    def __len__(self):
-        return self.n_batches
-
-    def epoch(self, generator):
-        """Return the index tensors of one epoch, in random order."""
-        order = torch.randperm(
-            self.n_samples, generator=generator, device=generator.device
-        )
-        return order.tensor_split(self.n_batches)
-
-    def in_order(self, device):
-        """Return the index tensors of one pass in the order of the rows."""
-        return torch.arange(self.n_samples, device=device).tensor_split(self.n_batches)
-
-
-class ClassBalanced:
-    """Cut every epoch into batches in which all classes are as frequent.
-
-    An epoch takes about as many rows as there are. Every class gives an equal number,
-    in pairs of different rows: of a large class other rows in every epoch, of a small
-    one the same rows several times. Where a batch cannot hold a pair of every class,
-    it holds pairs of some. Rows without a class, or alone in theirs, are each taken
-    once.
-
-    Parameters
-    ----------
-    ids : torch.Tensor of shape (n_samples,)
-        Numbers of the classes; below 0 for rows without one.
-    batch_size : int
-        The largest size of a batch, give or take one row; at least 4, so that pairs of
-        two classes meet.
-    """
-
-    def __init__(self, ids, batch_size):
-        _, classes, counts = ids.unique(return_inverse=True, return_counts=True)
-        is_paired = (ids >= 0) & (counts[classes] > 1)
-        self.single = torch.nonzero(~is_paired)[:, 0]
-        self.paired = torch.nonzero(is_paired)[:, 0]
-        _, self.classes, self.counts = ids[self.paired].unique(
-            return_inverse=True, return_counts=True
-        )
-        n_classes = len(self.counts)
-        self.n_pairs = math.ceil(len(self.paired) / max(1, n_classes) / 2)
-        n_drawn = 2 * n_classes * self.n_pairs + len(self.single)
-        self.n_batches = max(1, min(math.ceil(n_drawn / batch_size), n_drawn // 4))
-
-    def __len__(self):
-        return self.n_batches
-
-    def epoch(self, generator):
-        """Return the index tensors of one epoch, in random order."""
-        device, n_classes = generator.device, len(self.counts)
-        order = _permutation(self.classes, generator)
-        order = order[self.classes[order].argsort(stable=True)]  # class after class
-        places = torch.arange(2 * self.n_pairs, device=device) % self.counts[:, None]
-        starts = self.counts.cumsum(0) - self.counts
-        drawn = self.paired[order[starts[:, None] + places]]
-        # Round after round, each of a pair of every class, in an order of its own.
-        rounds = drawn.view(n_classes, self.n_pairs, 2).transpose(0, 1)
-        keys = torch.rand(self.n_pairs, n_classes, generator=generator, device=device)
-        rounds = torch.take_along_dim(rounds, keys.argsort(1)[..., None], dim=1)
-        others = self.single[_permutation(self.single, generator)]
-        # The first of the ones have a row more, and the last of the others.
-        return [
-            torch.cat(parts)
-            for parts in zip(
-                rounds.flatten().tensor_split(self.n_batches),
-                others.tensor_split(self.n_batches)[::-1],
-                strict=True,
-            )
-        ]
-
-
-def _permutation(like, generator):
-    return torch.randperm(len(like), generator=generator, device=generator.device)
 
 
 def one_cycle(progress):

@@ -1,0 +1,1 @@
+"""Training and inference: the only optimisation loop, and what makes it fast."""

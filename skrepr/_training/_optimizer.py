@@ -1,0 +1,148 @@
+"""The parameters of a module, and AdamW's update of them."""
+
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import nn
+
+from skrepr._training._stacks import _EPS, Stack, _matrix, find_stacks
+from skrepr._training._threads import one_thread
+
+_BETAS, _EPS = (0.9, 0.999), 1e-8  # of Adam
+
+
+# Weights times rows of a step below which more threads cost torch more than they give.
+_WORTH_THREADS = 2**21
+
+
+class Parameters:
+    """The trainable parameters of a module, and AdamW's update of them.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        On its device, in float32. Its stacks, if `find_stacks` finds any, are computed
+        by `Stack` from now on, until `release`; their parameters are views of one
+        vector meanwhile.
+    weight_decay : float
+        Of the weight matrices; scales and biases do not decay.
+
+    Attributes
+    ----------
+    stacks : dict of torch.nn.Sequential to Stack
+    """
+
+    @one_thread()
+    def __init__(self, module, weight_decay):
+        everything = list(module.parameters())
+        trainable = [p for p in everything if p.requires_grad]
+        sequentials = find_stacks(module) if len(trainable) == len(everything) else []
+        self._weight_decay = weight_decay
+        self.stacks = {}
+        joint = [a for layers in sequentials for a in layers if type(a) is nn.Linear]
+        self._joint = [p for layer in joint for p in (layer.weight, layer.bias)]
+        taken = set(map(id, self._joint))
+        self._alone = [p for p in trainable if id(p) not in taken]
+        self._size = sum(p.numel() for p in trainable)
+        if sequentials:
+            self._vector, values = _in_one([_matrix(layer) for layer in joint])
+            self._gradient, gradients = _in_one([torch.zeros_like(v) for v in values])
+            for layer, value in zip(joint, values, strict=True):
+                layer.weight.data, layer.bias.data = value[:, :-1], value[:, -1]
+            for layers in sequentials:
+                n = sum(type(layer) is nn.Linear for layer in layers)
+                self.stacks[layers] = Stack(layers, values[:n], gradients[:n])
+                values, gradients = values[n:], gradients[n:]
+            self._moments = _Moments(self._vector)
+        self._moments_alone = list(map(_Moments, self._alone))
+
+    @contextmanager
+    def at_work(self, batch_size):
+        """Choose the number of torch's threads, until the end of the block.
+
+        Parameters
+        ----------
+        batch_size : float
+        """
+        is_small = self._size * batch_size < _WORTH_THREADS
+        with one_thread() if self.stacks or is_small else nullcontext():
+            yield
+
+    def zero_grad(self):
+        """Forget the gradients."""
+        if self.stacks:
+            self._gradient.zero_()
+        for stack in self.stacks.values():
+            stack.is_fresh = True
+        for p in self._alone:
+            p.grad = None
+
+    @torch.no_grad()
+    def update(self, learning_rate):
+        """Take a step of AdamW along the gradients; skip parameters that have none.
+
+        Parameters
+        ----------
+        learning_rate : float
+        """
+        values, gradients, moments = [], [], []
+        decaying = []
+        if self.stacks:
+            values.append(self._vector)
+            gradients.append(self._gradient)
+            moments.append(self._moments)
+            decaying += [p.data for p in self._joint if p.ndim >= 2]
+        for p, moment in zip(self._alone, self._moments_alone, strict=True):
+            if p.grad is not None:
+                values.append(p)
+                gradients.append(p.grad)
+                moments.append(moment)
+                if p.ndim >= 2:
+                    decaying.append(p)
+        if not values:
+            return
+        if decaying and self._weight_decay > 0:
+            torch._foreach_mul_(decaying, 1 - learning_rate * self._weight_decay)
+        for moment in moments:
+            moment.n_steps += 1
+        torch._fused_adamw_(
+            values,
+            gradients,
+            [moment.mean for moment in moments],
+            [moment.mean_square for moment in moments],
+            [],
+            [moment.n_steps for moment in moments],
+            lr=learning_rate,
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
+            weight_decay=0.0,
+            eps=_EPS,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    @one_thread()
+    def release(self):
+        """Give every parameter memory of its own, and the module its own methods."""
+        for p in self._joint:
+            p.data = p.data.clone(memory_format=torch.contiguous_format)
+        for p in self._alone:
+            p.grad = None
+        for layers in self.stacks:
+            del layers.forward
+
+
+class _Moments:
+    """What Adam remembers of a tensor's gradients."""
+
+    def __init__(self, tensor):
+        self.mean = torch.zeros_like(tensor, requires_grad=False)
+        self.mean_square = torch.zeros_like(self.mean)
+        self.n_steps = torch.zeros((), dtype=torch.float32, device=tensor.device)
+
+
+def _in_one(blocks):
+    """Copy tensors to one vector; return it and its views in their shapes."""
+    vector = torch.cat([block.reshape(-1) for block in blocks])
+    views = vector.split([block.numel() for block in blocks])
+    return vector, [v.view_as(b) for v, b in zip(views, blocks, strict=True)]
