@@ -5,11 +5,12 @@ slot into pipelines and grid searches; classifiers and regressors that fine-tune
 where labels are few; and outlier detection from their scores.
 """
 
-from skrepr._autoencoder import AutoencoderTransformer
-from skrepr._contrastive import ContrastiveTransformer
-from skrepr._fine_tuned import FineTunedClassifier, FineTunedRegressor
-from skrepr._outlier import OutlierDetector
-from skrepr._vae import VAETransformer
+from skrepr._estimators._autoencoder import AutoencoderTransformer
+from skrepr._estimators._contrastive import ContrastiveTransformer
+from skrepr._estimators._fine_tuned import FineTunedClassifier, FineTunedRegressor
+from skrepr._estimators._outlier_detector import OutlierDetector
+from skrepr._estimators._vae import VAETransformer
+from skrepr._public import hand_on
 
 __version__ = "0.1.0"
 
@@ -22,3 +23,5 @@ __all__ = [
     "VAETransformer",
     "__version__",
 ]
+
+hand_on(__name__, globals())

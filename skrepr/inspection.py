@@ -8,7 +8,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skrepr._columns._schema import is_missing
-from skrepr._outlier import OutlierDetector
+from skrepr._estimators._outlier_detector import OutlierDetector
 from skrepr._sklearn import safe_indexing
 
 

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from skrepr import ContrastiveTransformer
-from skrepr._contrastive import _accuracies, partner
+from skrepr._estimators._contrastive import _accuracies, partner
 from skrepr._training._sources import Batch
 from skrepr.augmentations import Compose, FeatureCorruption, FeatureMasking
 from skrepr.backbones import MLP, Backbone

@@ -18,9 +18,8 @@ from skrepr import (
     AutoencoderTransformer,
     ContrastiveTransformer,
     VAETransformer,
-    likelihoods,
 )
-from skrepr import _engine as engine
+from skrepr._training import _optimizer, _stacks
 from skrepr._training._loop import Trainer
 from skrepr._training._optimizer import Parameters
 from skrepr._training._random import Seeded
@@ -29,6 +28,7 @@ from skrepr._training._threads import matmul, one_thread
 from skrepr.augmentations import Augmentation, Compose
 from skrepr.backbones import MLP, Backbone
 from skrepr.likelihoods import Gaussian, Likelihood
+from skrepr.likelihoods._real import _Gaussian
 from skrepr.objectives import NTXent, Objective, nt_xent
 
 ESTIMATORS = [AutoencoderTransformer, VAETransformer, ContrastiveTransformer]
@@ -58,7 +58,7 @@ def plain(monkeypatch):
 
     def fit(estimator, X):
         with monkeypatch.context() as patch:
-            patch.setattr(engine, "find_stacks", lambda module: [])
+            patch.setattr(_optimizer, "find_stacks", lambda module: [])
             return estimator.fit(X)
 
     return fit
@@ -273,7 +273,7 @@ class Adversarial(Augmentation):
         return Towards()
 
 
-class AbsoluteError(likelihoods._Gaussian):
+class AbsoluteError(_Gaussian):
     def cost(self, x, output):
         return self._weigh((x - output).abs())
 
@@ -457,7 +457,7 @@ def over(layers):
     [
         *(
             lambda a=activation: mlp(4, 7, 5, 3, activation=a)
-            for activation in engine._ACTIVATIONS
+            for activation in _stacks._ACTIVATIONS
         ),
         lambda: nn.Sequential(*mlp(4, 3), *mlp(3, 6, 2)),  # two maps in a row
         lambda: mlp(4, 3),
@@ -557,7 +557,7 @@ def test_evaluation_by_stacks_is_the_modules_own(dtype):
     x = torch.randn(7, 3, dtype=dtype, generator=torch.Generator().manual_seed(0))
     module = Module()
     expected = module.inside(x).detach()
-    engine.for_evaluation(module)
+    _stacks.for_evaluation(module)
     assert isinstance(module.inside.forward, Stack)
     with torch.inference_mode():
         found = module.inside(x)

@@ -1,6 +1,8 @@
 """The layering of the package: imports go down only."""
 
 import ast
+import importlib
+import pickle
 from pathlib import Path
 
 import pytest
@@ -8,33 +10,41 @@ import pytest
 import skrepr
 
 ROOT = Path(skrepr.__file__).parent
-ESTIMATORS = {"_autoencoder", "_vae", "_contrastive", "_fine_tuned", "_outlier"}
-PARTS = {
+PARTS = [  # a kind a layer: a layer may use those above it in this list
     "backbones",
+    "penalties",
     "likelihoods",
     "latent_densities",
-    "objectives",
-    "augmentations",
-    "penalties",
     "error_models",
+    "augmentations",
+    "objectives",
     "auxiliaries",
-}
-LAYERS = [  # from the ground up; files of one layer do not import each other
-    {"_engine", "_sklearn"},
-    {"_torch"},
-    {"parts"},
-    {"_frame", "_quantiles"},
-    {"_table", "_labels"},
-    {"_inputs", "_sampling"},
-    PARTS | {"metrics"},
+]
+LAYERS = [  # from the ground up: a file imports its own folder and what lies below
+    {"_public", "_sklearn"},
     {"_training"},
-    {"_base"},
-    ESTIMATORS,
+    {"parts"},
+    {"_columns"},
+    *({part} for part in PARTS),
+    {"metrics"},
+    {"_estimators"},
     {"inspection"},
     {"__init__"},
 ]
-LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
+LEVEL = {room: level for level, layer in enumerate(LAYERS) for room in layer}
 FILES = {path.relative_to(ROOT).as_posix(): path for path in ROOT.rglob("*.py")}
+PUBLIC = [
+    "skrepr",
+    "skrepr.parts",
+    "skrepr.inspection",
+    "skrepr.metrics",
+    *(f"skrepr.{part}" for part in PARTS),
+]
+
+
+def room(file):
+    """Name what a file belongs to: its folder, or itself at the top level."""
+    return file.partition("/")[0].removesuffix(".py")
 
 
 def imports(file):
@@ -50,36 +60,69 @@ def imports(file):
 
 
 def own_imports(file):
-    """List the modules of the package that a file imports."""
+    """List the rooms of the package that a file imports."""
     dotted = [name.split(".") for name in imports(file)]
     return {name[1] for name in dotted if name[0] == "skrepr"}
 
 
+def files_imported(file):
+    """List the files of the package that a file imports."""
+    found = set()
+    for name in imports(file):
+        path = name.removeprefix("skrepr.").replace(".", "/")
+        for candidate in (path, path.rpartition("/")[0]):
+            found |= {f"{candidate}.py", f"{candidate}/__init__.py"} & set(FILES)
+    return found
+
+
 def test_every_file_has_a_layer():
-    assert {file.removesuffix(".py") for file in FILES} == set(LEVEL)
+    assert {room(file) for file in FILES} == set(LEVEL)
 
 
 @pytest.mark.parametrize("file", sorted(FILES))
 def test_imports_go_down_only(file):
-    module = file.removesuffix(".py")
-    upward = [name for name in own_imports(file) if LEVEL[name] >= LEVEL[module]]
+    own = room(file)
+    upward = [name for name in own_imports(file) if LEVEL[name] > LEVEL[own]]
     assert upward == []
 
 
-@pytest.mark.parametrize("module", sorted(PARTS | {"parts", "_training"}))
-def test_parts_and_training_know_no_estimator(module):
-    assert own_imports(f"{module}.py").isdisjoint(ESTIMATORS | {"_base"})
+def test_no_two_files_import_each_other():
+    finished, path = set(), []
+
+    def visit(file):
+        assert file not in path, " -> ".join([*path, file])
+        if file not in finished:
+            path.append(file)
+            for imported in sorted(files_imported(file)):
+                visit(imported)
+            finished.add(path.pop())
+
+    for file in sorted(FILES):
+        visit(file)
+    assert finished == set(FILES)
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in sorted(FILES) if file.endswith("/__init__.py")]
+)
+def test_a_folder_hands_names_on_and_defines_nothing(file):
+    tree = ast.parse(FILES[file].read_text("utf-8"))
+    defined = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda)
+    ]
+    assert defined == []
 
 
 def test_training_never_imports_scikit_learn():
-    reached, todo = set(), {"_training"}
+    reached = set()
+    todo = {file for file in FILES if room(file) == "_training"}
     while todo:
-        module = todo.pop()
-        reached.add(module)
-        todo |= own_imports(f"{module}.py") - reached
-    roots = {
-        name.partition(".")[0] for module in reached for name in imports(f"{module}.py")
-    }
+        file = todo.pop()
+        reached.add(file)
+        todo |= files_imported(file) - reached
+    roots = {name.partition(".")[0] for file in reached for name in imports(file)}
     assert "sklearn" not in roots
 
 
@@ -100,3 +143,13 @@ def test_the_top_level_holds_the_estimators_and_the_version():
         "VAETransformer",
         "__version__",
     }
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_print_and_pickle_under_their_public_module(name):
+    module = importlib.import_module(name)
+    for key in getattr(module, "__all__", []):
+        value = getattr(module, key)
+        if hasattr(value, "__qualname__"):
+            assert value.__module__ == name
+            assert pickle.loads(pickle.dumps(value)) is value

@@ -15,7 +15,6 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skrepr import objectives
 from skrepr._training._stacks import find_stacks
 from skrepr.objectives import (
     BYOL,
@@ -31,6 +30,7 @@ from skrepr.objectives import (
     Triplet,
     VICReg,
     Views,
+    _blocks,
     barlow_twins,
     contrastive,
     lifted_structured,
@@ -42,6 +42,7 @@ from skrepr.objectives import (
     triplet,
     vicreg,
 )
+from skrepr.objectives._targets import _NOBODY
 
 # Ids of n rows: each its own, classes, classes with unlabelled rows and a singleton.
 IDS = {
@@ -180,14 +181,14 @@ def test_the_derivatives_of_nt_xent_are_those_of_its_definition(temperature):
 def test_moco_is_a_naive_double_loop(ids):
     queries, keys = views()
     queue = nn.functional.normalize(draw(6, 5, seed=1))
-    queue_ids = torch.tensor([0, 1, 8, objectives._NOBODY, 2, 20])
+    queue_ids = torch.tensor([0, 1, 8, _NOBODY, 2, 20])
     q, k, expected = unit(queries), unit(keys), []
     for i in range(7):
         positive = math.exp(q[i] @ k[i] / 0.3)
         rest = sum(
             math.exp(q[i] @ key.numpy() / 0.3)
             for key, other in zip(queue, queue_ids, strict=True)
-            if other not in (ids[i], objectives._NOBODY)
+            if other not in (ids[i], _NOBODY)
         )
         expected.append(-math.log(positive / (positive + rest)))
     found = moco(queries, keys, torch.tensor(ids), queue, queue_ids, 0.3)
@@ -408,7 +409,7 @@ def test_a_loss_in_blocks_is_the_loss(monkeypatch, name, ids, cells):
     z = draw(14, 5).requires_grad_()
     at_once = loss(z)
     [slope] = torch.autograd.grad(3 * at_once, z)
-    monkeypatch.setattr(objectives, "_CELLS", cells)
+    monkeypatch.setattr(_blocks, "_CELLS", cells)
     in_blocks = loss(z)
     torch.testing.assert_close(in_blocks, at_once)
     torch.testing.assert_close(torch.autograd.grad(3 * in_blocks, z)[0], slope)
@@ -420,7 +421,7 @@ def test_a_loss_in_blocks_is_the_loss(monkeypatch, name, ids, cells):
 @pytest.mark.parametrize("cells", [2**20, 50])
 @pytest.mark.parametrize("name", ["nt_xent", "sup_con", "moco"])
 def test_a_loss_has_a_derivative_by_the_temperature(monkeypatch, name, cells):
-    monkeypatch.setattr(objectives, "_CELLS", cells)
+    monkeypatch.setattr(_blocks, "_CELLS", cells)
     a, b = views()
     ids = torch.tensor(IDS["some"])
     queue, queue_ids = nn.functional.normalize(draw(9, 5, seed=1)), torch.arange(9)
@@ -459,7 +460,7 @@ def test_the_memory_of_a_loss_is_not_that_of_its_matrix_of_pairs(
     monkeypatch, name, n_classes
 ):
     # A block holds a hundredth of the pairs; at most twenty such are in use at a time.
-    monkeypatch.setattr(objectives, "_CELLS", 400**2 // 100)
+    monkeypatch.setattr(_blocks, "_CELLS", 400**2 // 100)
     z = draw(400, 5).float().requires_grad_()
     loss = pairwise(torch.arange(200) % n_classes)[name]
     with Memory() as memory:
@@ -504,7 +505,7 @@ def test_a_batch_without_triplets_has_loss_0_and_gradient_0(mining):
 
 
 def test_a_blockwise_loss_refuses_second_derivatives(monkeypatch):
-    monkeypatch.setattr(objectives, "_CELLS", 10)
+    monkeypatch.setattr(_blocks, "_CELLS", 10)
     z = draw(6, 3).requires_grad_()
     loss = sup_con(z, torch.arange(3).repeat(2), 0.2)
     with pytest.raises(RuntimeError, match="first derivatives only"):
@@ -799,7 +800,7 @@ def test_the_queue_holds_the_newest_keys_whatever_the_sizes(queue_size):
         module(given)
         keys += [*nn.functional.normalize(module.target(given.rows))]
         ids += given.ids.tolist()
-        filled = module.queue_ids != objectives._NOBODY
+        filled = module.queue_ids != _NOBODY
         newest = ids[-queue_size:]
         assert sorted(module.queue_ids[filled].tolist()) == sorted(newest)
         oldest_first = (module.position + torch.arange(queue_size)) % queue_size

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skrepr import AutoencoderTransformer, OutlierDetector, VAETransformer
-from skrepr._outlier import (
+from skrepr._estimators._thresholds import (
     adjusted_lower_fence,
     automatic_threshold,
     medcouple,

@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 from torch import nn
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
-from skrepr._base import BaseTorchTransformer
+from skrepr._estimators._base import BaseTorchTransformer
 from skrepr.augmentations import (
     Augmentation,
     Compose,

@@ -13,8 +13,8 @@ from skrepr import (
     AutoencoderTransformer,
     ContrastiveTransformer,
     VAETransformer,
-    _torch,
 )
+from skrepr._training import _inference
 from skrepr._training._inference import apply, for_inference, resolve_device, to_tensor
 from skrepr._training._random import Seeded, generators, may_draw
 from skrepr.backbones import MLP, Backbone
@@ -247,7 +247,7 @@ def test_inference_runs_on_a_copy_in_the_precision_of_the_input(device, dtype):
 
 @pytest.mark.parametrize("size", [1, 2, 10**6])
 def test_batches_give_what_one_go_gives(size, monkeypatch):
-    monkeypatch.setattr(_torch, "_CELLS_CPU", 33 * size)
+    monkeypatch.setattr(_inference, "_CELLS_CPU", 33 * size)
     with Seeded(torch.Generator().manual_seed(0)):
         module = nn.Sequential(nn.Linear(5, 33), nn.ReLU(), nn.Linear(33, 2)).double()
     matrix = np.random.default_rng(0).normal(size=(101, 5))
@@ -264,7 +264,7 @@ def test_batches_give_what_one_go_gives(size, monkeypatch):
 
 
 def test_a_batch_is_bounded_by_the_cells_a_row_needs(monkeypatch):
-    monkeypatch.setattr(_torch, "_CELLS_CPU", 12)
+    monkeypatch.setattr(_inference, "_CELLS_CPU", 12)
     module, sizes = nn.Linear(2, 2), []
 
     def evaluate(rows):

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from torch import nn
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
-from skrepr import _training as training
+from skrepr._training import _loop
 from skrepr._training._loop import Trainer, TrainingError, one_cycle, train
 from skrepr._training._samplers import ClassBalanced, EvenSplit
 from skrepr._training._sources import ResidentSource
@@ -305,7 +305,7 @@ def test_a_fitted_estimator_has_the_weights_of_its_best_epoch(monkeypatch, estim
         seen.update(training=source, validation=validation)
         return train(trainer, source, sampler, validation=validation, **options)
 
-    monkeypatch.setattr("skrepr._base.train", spy)
+    monkeypatch.setattr("skrepr._estimators._base.train", spy)
     X = np.random.default_rng(0).normal(size=(40, 5))
     estimator.set_params(early_stopping=True, validation_fraction=0.25)
     estimator.set_params(max_iter=80, learning_rate=0.03, random_state=0)
@@ -317,7 +317,7 @@ def test_a_fitted_estimator_has_the_weights_of_its_best_epoch(monkeypatch, estim
 
     source, sampler = seen["validation"]
     trainer = make_trainer(estimator.module_.requires_grad_(True))
-    training._validate(trainer, source, sampler)
+    _loop._validate(trainer, source, sampler)
     assert trainer.history["validation_loss"] == pytest.approx([min(losses)], rel=1e-5)
     # The two splits make up the rows, and share none.
     assert (len(seen["training"]), len(source)) == (30, 10)

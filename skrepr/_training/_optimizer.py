@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import nn
 
-from skrepr._training._stacks import _EPS, Stack, _matrix, find_stacks
+from skrepr._training._stacks import Stack, _matrix, find_stacks
 from skrepr._training._threads import one_thread
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # of Adam

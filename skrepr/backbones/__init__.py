@@ -5,8 +5,8 @@ from skrepr.backbones._base import Backbone
 from skrepr.backbones._mlp import MLP
 
 __all__ = [
-    "Backbone",
     "MLP",
+    "Backbone",
 ]
 
 hand_on(__name__, globals())

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from skrepr.error_models._covariance import _MOST_SPREAD
-
 _TELLING = 1e-5  # share of the mean distance below which what is observed says nothing
 
 

@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from skrepr.likelihoods._base import _SCALE_GAIN, Likelihood, _LikelihoodModule
-from skrepr.likelihoods._real import _MOST_LOG_MEAN
 
 _LEAST_MEAN, _MOST_LOG_MEAN = 1e-3, 30.0  # of counts
 

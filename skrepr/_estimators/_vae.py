@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from skrepr._base import DecodingTransformer
 from skrepr._columns._inputs import ColumnEncoder
+from skrepr._estimators._base import DecodingTransformer
 from skrepr._sklearn import Interval
 from skrepr._training._inference import apply, for_inference
 from skrepr._training._stacks import is_own
@@ -17,10 +17,20 @@ from skrepr.likelihoods._joint import average, build_likelihood, residual
 from skrepr.metrics import active_units
 
 _LOG_VARIANCE_RANGE = (-12.0, 6.0)  # keeps exp and its gradient finite
+
+
 _N_ROUNDS = 5  # of filling cells that the encoder has not learned to miss
+
+
 _MOST_DRAWS = 2**16  # of codes, for all rows of a batch together
+
+
 _N_COMPLETIONS = 16  # of a row with holes
+
+
 _LEAST_STEPS = 500  # of a training that may be said to have collapsed
+
+
 _MOST_COMPLETED = 1000  # rows at a time
 
 

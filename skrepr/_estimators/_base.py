@@ -30,6 +30,8 @@ from skrepr.likelihoods import Likelihood
 from skrepr.parts import TakesParts
 
 _N_DRAWN = 10_000  # rows, to learn the quantiles of generated columns from
+
+
 NEVER_SEEN = 36.0  # squared error of another value in a column that was constant
 
 

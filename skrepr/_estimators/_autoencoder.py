@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from skrepr._base import NEVER_SEEN, DecodingTransformer
 from skrepr._columns._inputs import ColumnEncoder
+from skrepr._estimators._base import NEVER_SEEN, DecodingTransformer
 from skrepr._training._stacks import is_own
 from skrepr.augmentations import Augmentation
 from skrepr.error_models import ErrorModel
@@ -13,13 +13,29 @@ from skrepr.likelihoods._joint import build_likelihood, residual
 from skrepr.penalties import Penalty
 
 _MOST_HIDDEN = 0.5  # share of a row's cells that the encoder misses besides its holes
+
+
 _N_ROUNDS = 5  # of filling holes where the encoder has not learned to do without
+
+
 _MOST_ROWS = 10_000  # for an error model, or twice the length of its vectors
+
+
 _FEW_THINNED = 300  # rows to hide cells of, if none were missing in training
+
+
 _MOST_SIZE = 200  # of the error model's vectors up to which to do that
+
+
 _MOST_THINNED = 1000  # rows from which an error model learns what holes do
+
+
 _MOST_THIN = 0.8  # share of their cells that are missing
+
+
 _LEAST_PATTERNS = 16  # of missing cells in them
+
+
 _PATTERN_CELLS = 2**27  # of the matrices of their patterns
 
 

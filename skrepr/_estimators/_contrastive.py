@@ -10,9 +10,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional as F
 
-from skrepr._base import BaseTorchTransformer
 from skrepr._columns._inputs import ColumnEncoder
 from skrepr._columns._labels import check_labels, encode_classes, stratified
+from skrepr._estimators._base import BaseTorchTransformer
 from skrepr._sklearn import StrOptions
 from skrepr._training._inference import evaluation, for_inference, to_tensor
 from skrepr._training._loop import TrainingError
@@ -32,9 +32,17 @@ from skrepr.metrics import (
 from skrepr.objectives import Objective, Views
 
 _HEAD_WIDTH = 128  # of the projection head
+
+
 _TIE = 1e-6  # cosine similarities this close are equal
+
+
 _CANDIDATES = 64  # rows among which `score` looks for a row's second view
+
+
 _DIAGNOSED = 1000  # rows that diagnostics look at
+
+
 # Below these the embedding has collapsed.
 _LEAST_RANK, _LEAST_STD = 0.05, 0.1
 

@@ -13,17 +13,21 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional as F
 
-from skrepr._base import BaseTorchEstimator, BaseTorchTransformer
 from skrepr._columns._labels import check_labels, encode_classes, stratified
 from skrepr._columns._schema import Schema
 from skrepr._columns._table import Table
+from skrepr._estimators._base import BaseTorchEstimator, BaseTorchTransformer
 from skrepr._sklearn import StrOptions, fit_context
 from skrepr._training._inference import resolve_device
 from skrepr._training._random import Seeded, generators
 from skrepr.augmentations import Augmentation
 
 _LARGEST_TARGET = 1e150  # its square is a float64
+
+
 _MOST_ROWS = 10_000  # that the head starts from
+
+
 _DECAY = 0.45  # of the weights of a regression in a step, times rows
 
 

@@ -1,0 +1,1 @@
+"""The estimators, each below the torch module with its mathematics."""
