@@ -1,0 +1,177 @@
+"""Open every page of the built documentation in a browser and list what is wrong.
+
+    python .ci/check_pages.py docs/_build/html
+
+It needs selenium, and chromium and chromedriver on the PATH. No page may scroll sideways,
+on a desktop or a phone, miss an image, log an error, ask another host for anything, or
+have a link to a page or an anchor of the documentation that does not exist.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import unquote, urldefrag
+
+from selenium import webdriver
+
+WIDTHS = {"desktop": 1300, "phone": 390}  # pixels
+
+SCAN = """
+const done = arguments[arguments.length - 1];
+const root = document.documentElement;
+
+// Whether the page, or a box without a scroll bar, cuts the right end of an element off.
+const overflows = new Map();
+function overflow(box) {
+    if (!overflows.has(box)) overflows.set(box, getComputedStyle(box).overflowX);
+    return overflows.get(box);
+}
+function isCut(element) {
+    const { right, width, height } = element.getBoundingClientRect();
+    if (width <= 1 || height <= 1) return false;  // for screen readers
+    for (let box = element.parentElement; box !== root; box = box.parentElement) {
+        if (["auto", "scroll"].includes(overflow(box))) return false;
+        if (overflow(box) !== "visible" && right > box.getBoundingClientRect().right + 1)
+            return true;
+    }
+    return right > root.clientWidth + 1;
+}
+function describe(element) {
+    return `${element.localName} "${element.textContent.trim().slice(0, 40)}"`;
+}
+
+const images = Array.from(document.images);
+images.forEach(image => { image.loading = "eager"; });
+Promise.all(
+    images.map(image => image.decode().then(() => null, () => image.src))
+).then(broken => done({
+    width: root.scrollWidth,
+    cut: Array.from(document.body.querySelectorAll("*")).filter(isCut).map(describe),
+    images: broken.filter(Boolean),
+    links: Array.from(document.links, link => link.href),
+    anchors: Array.from(document.querySelectorAll("[id]"), node => node.id),
+}));
+"""
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serve files without a line for each."""
+
+    def log_message(self, *args):
+        """Say nothing."""
+
+
+def start_browser(folder):
+    """Start Chromium so that it keeps to itself: without updates or accounts."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        f"--user-data-dir={folder}",
+    ]:
+        options.add_argument(argument)
+    options.set_capability(
+        "goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"}
+    )
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    browser = webdriver.Chrome(options=options, service=service)
+    browser.set_script_timeout(30)
+    return browser
+
+
+def requested_urls(browser):
+    """Give the addresses that a page asked for since the last call."""
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            yield message["params"]["request"]["url"]
+
+
+def check_page(browser, url, site):
+    """Open a page at every width; return its problems and what the browser found."""
+    problems = []
+    for device, width in WIDTHS.items():
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1}
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            metrics | {"mobile": device == "phone"},
+        )
+        browser.get(url)
+        found = browser.execute_async_script(SCAN)
+        if found["width"] > width:
+            problems.append(f"{device}: {found['width']} pixels wide, not {width}")
+        problems += [f"{device}: cut off: {element}" for element in found["cut"]]
+        problems += [f"{device}: broken image {image}" for image in found["images"]]
+        problems += [
+            f"{device}: {entry['message']}"
+            for entry in browser.get_log("browser")
+            if entry["level"] in ("SEVERE", "WARNING")
+        ]
+        problems += [
+            f"{device}: request to {request}"
+            for request in requested_urls(browser)
+            if request.startswith(("http", "ws")) and not request.startswith(site)
+        ]
+    return problems, found
+
+
+def check_links(pages, site):
+    """Find links to what does not exist, from a dict of what pages hold."""
+    anchors = {url: set(found["anchors"]) for url, found in pages.items()}
+    for url, found in pages.items():
+        for link in sorted(set(found["links"])):
+            target, fragment = urldefrag(link)
+            if not target.startswith(site):
+                continue
+            target = target.removesuffix("#")
+            if target.endswith("/"):
+                target += "index.html"
+            if target not in anchors:
+                if target.endswith(".html"):
+                    yield url, f"link to a missing page {link}"
+            elif fragment and unquote(fragment) not in anchors[target]:
+                yield url, f"link to a missing anchor {link}"
+
+
+def main(folder):
+    """Check the pages below a folder and return how many problems there are."""
+    root = Path(folder)
+    handler = partial(QuietHandler, directory=folder)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    site = f"http://127.0.0.1:{server.server_port}/"
+    paths = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.html"))]
+    paths = [path for path in paths if not path.startswith("_static/")]
+    problems, pages = [], {}
+    with tempfile.TemporaryDirectory() as profile:
+        browser = start_browser(profile)
+        try:
+            for path in paths:
+                found_problems, pages[site + path] = check_page(
+                    browser, site + path, site
+                )
+                problems += [(site + path, problem) for problem in found_problems]
+        finally:
+            browser.quit()
+    problems += check_links(pages, site)
+    for url, problem in problems:
+        print(f"{url.removeprefix(site)}: {problem}")
+    print(f"{len(paths)} pages, {len(problems)} problems")
+    return len(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main(sys.argv[1])))
