@@ -2,9 +2,10 @@
 
     python .ci/check_pages.py docs/_build/html
 
-It needs selenium, and chromium and chromedriver on the PATH. No page may scroll sideways,
-on a desktop or a phone, miss an image, log an error, ask another host for anything, or
-have a link to a page or an anchor of the documentation that does not exist.
+It needs selenium, and chromium and chromedriver on the PATH. On a desktop and on a phone,
+no page may scroll sideways or be cut off, miss an image, log an error or a warning, or
+ask another host for anything. Links between the pages lead to a page and an anchor that
+exist.
 """
 
 import json
@@ -25,7 +26,7 @@ SCAN = """
 const done = arguments[arguments.length - 1];
 const root = document.documentElement;
 
-// Whether the page, or a box without a scroll bar, cuts the right end of an element off.
+// Whether the page, or a box without a scroll bar, cuts off the end of an element.
 const overflows = new Map();
 function overflow(box) {
     if (!overflows.has(box)) overflows.set(box, getComputedStyle(box).overflowX);
@@ -35,9 +36,9 @@ function isCut(element) {
     const { right, width, height } = element.getBoundingClientRect();
     if (width <= 1 || height <= 1) return false;  // for screen readers
     for (let box = element.parentElement; box !== root; box = box.parentElement) {
+        const end = box.getBoundingClientRect().right;
         if (["auto", "scroll"].includes(overflow(box))) return false;
-        if (overflow(box) !== "visible" && right > box.getBoundingClientRect().right + 1)
-            return true;
+        if (overflow(box) !== "visible" && right > end + 1) return true;
     }
     return right > root.clientWidth + 1;
 }

@@ -72,9 +72,10 @@ html_static_path = ["_static"]
 html_css_files = ["skrepr.css"]
 html_favicon = "_static/logo.svg"
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}  # light or dark, as the system has it
 html_theme_options = {
     "logo": {"text": "skrepr", "image_light": "logo.svg", "image_dark": "logo.svg"},
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
     "footer_start": ["copyright"],
     "footer_end": [],
     "navigation_depth": 3,

@@ -1,6 +1,7 @@
 """Formulas as MathML, made at build: no browser needs a script or a font for it."""
 
 import html
+import re
 
 from docutils import nodes
 from latex2mathml.converter import convert
@@ -16,6 +17,10 @@ def to_mathml(node, display):
     if display == "block" and r"\\" in latex and r"\begin" not in latex:
         latex = rf"\begin{{aligned}}{latex}\end{{aligned}}"
     mathml = convert(latex, display=display)
+    # The space after the name of a function, which LaTeX has: log p, not logp.
+    mathml = re.sub(
+        r"<mi>[a-z]{2,}</mi>(?=<mi|<ms)", r'\g<0><mspace width="0.17em"/>', mathml
+    )
     if "\\" in html.unescape(mathml):
         logger.warning("a command in %r has no MathML", latex, location=node)
     return mathml
