@@ -705,7 +705,16 @@ def test_evaluation_changes_no_state(part):
         (BarlowTwins(0.1), lambda z, ids: weighted(barlow_twins(*z.chunk(2)), 1, 0.1)),
         (VICReg(2, 3, 4), lambda z, ids: weighted(vicreg(*z.chunk(2)), 2, 3, 4)),
     ],
-    ids=repr,
+    ids=[
+        "nt_xent",
+        "sup_con",
+        "contrastive",
+        "triplet",
+        "lifted_structured",
+        "n_pair",
+        "barlow_twins",
+        "vicreg",
+    ],
 )
 def test_a_module_compares_projections_of_the_head(part, loss, ids):
     encoder, module = build(part)
