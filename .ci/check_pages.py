@@ -2,10 +2,9 @@
 
     python .ci/check_pages.py docs/_build/html
 
-It needs selenium, and chromium and chromedriver on the PATH. On a desktop and on a phone,
+It needs selenium, and chromium and chromedriver on the PATH. On a desktop and a phone,
 no page may scroll sideways or be cut off, miss an image, log an error or a warning, or
-ask another host for anything. Links between the pages lead to a page and an anchor that
-exist.
+ask another host for anything. Links between pages lead to pages and anchors that exist.
 """
 
 import json

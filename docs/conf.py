@@ -35,6 +35,11 @@ nitpicky = True
 
 autodoc_typehints = "none"
 autosummary_generate = True
+# Where files do not heed case, a function's page needs another name than its class's.
+autosummary_filename_map = {
+    f"skrepr.objectives.{name}": f"skrepr.objectives.{name}-function"
+    for name in ("contrastive", "moco", "triplet", "vicreg")
+}
 toc_object_entries_show_parents = "hide"
 
 # The class template lists the methods.

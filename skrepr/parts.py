@@ -4,6 +4,8 @@ from sklearn.base import BaseEstimator
 
 from skrepr._sklearn import InvalidParameterError
 
+__all__ = ["Part"]
+
 
 class TakesParts(BaseEstimator):
     """Mixin of whatever has parameters that are parts: estimators, some parts.

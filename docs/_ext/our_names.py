@@ -26,19 +26,17 @@ def public_names():
     return [
         (module.__name__, name)
         for module in modules
-        for name in getattr(module, "__all__", classes(module))
-        if not name.startswith("__")
+        for name in getattr(module, "__all__", names_defined_in(module))
+        if not name.startswith("_")
     ]
 
 
-def classes(module):
-    """List the classes of a module that has no `__all__` yet."""
+def names_defined_in(module):
+    """List the names of the classes and functions that a module defines itself."""
     return [
         name
         for name, value in vars(module).items()
-        if getattr(value, "__module__", "") == module.__name__
-        and name[0].isupper()
-        and name != "TakesParts"
+        if getattr(value, "__module__", None) == module.__name__
     ]
 
 

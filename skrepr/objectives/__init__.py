@@ -1,7 +1,4 @@
-"""Objectives of contrastive learning: what the views of a batch should agree on.
-
-The losses are pure functions and come first, the parts that choose them follow.
-"""
+"""Objectives of contrastive learning: what the views of a batch should agree on."""
 
 from skrepr._public import hand_on
 from skrepr.objectives._base import Objective, Views

@@ -106,9 +106,9 @@ _MINING = {
 
 
 def lifted_structured(z, ids, margin, form="smooth"):
-    """Compute the lifted structured loss, 1 / (2 |P|) Σ max(0, L_ij)².
+    """Compute the lifted structured loss, the mean of max(0, L_ij)² / 2.
 
-    The sum is over the pairs P of positives. L_ij is d_ij plus the logarithm of
+    The mean is over the pairs of positives. L_ij is d_ij plus the logarithm of
     Σ exp(margin - d_ik) + Σ exp(margin - d_jk), over the negatives k of i and of j, or
     plus the largest of these margin - d. d is the Euclidean distance of the normalised
     embeddings.
