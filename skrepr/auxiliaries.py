@@ -87,11 +87,10 @@ class _SelfPrediction(nn.Module):
         super().__init__()
         self.reconstruction_weight = reconstruction_weight
         self.mask_weight = mask_weight
-        scale = np.where(columns.varies, columns.std, 1.0)
-        self.register_buffer("scale", torch.as_tensor(scale).float())
+        self.register_buffer("scale", torch.as_tensor(columns.safe_std).float())
         self.register_buffer("varies", torch.as_tensor(columns.varies))
-        self.categorical = np.flatnonzero(columns.n_levels).tolist()
-        self.softmax = Softmax(columns[self.categorical])
+        self.categorical = np.flatnonzero(columns.categorical).tolist()
+        self.softmax = Softmax(columns[columns.categorical])
         n_outputs = len(columns) + self.softmax.n_outputs
         self.reconstruct, self.find_mask = (
             _predictor(n_components, n) if weight > 0 else None

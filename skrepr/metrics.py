@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.utils import check_array
 
+from skrepr._blocks import blocks
 from skrepr._columns._labels import check_labels, encode_classes
 from skrepr._sklearn import Interval, validate_params
 
@@ -116,10 +117,9 @@ def uniformity(Z, t=2):
     """
     Z = normalize(_check_rows(Z))
     n = len(Z)
-    rows = max(1, _CELLS // n)
     logs = []
-    for start in range(0, n - 1, rows):
-        squares = euclidean_distances(Z[start : start + rows], Z[start:], squared=True)
+    for block in blocks(n - 1, n, _CELLS):
+        squares = euclidean_distances(Z[block], Z[block.start :], squared=True)
         i, j = np.ogrid[: squares.shape[0], : squares.shape[1]]
         logs.append(logsumexp(-t * squares[i < j]))
     return float(logsumexp(logs) - math.log(n * (n - 1) / 2))

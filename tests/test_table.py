@@ -296,6 +296,19 @@ def test_a_column_without_a_value_is_named(rng, names):
         make_table(X, original=original)
 
 
+def test_the_standard_deviation_to_divide_by_is_1_where_nothing_varies(rng):
+    X = np.column_stack([7 * rng.normal(size=50), np.full(50, 7.0)])
+    columns = make_table(X, standardize=False).columns
+    assert columns.std[1] == 0
+    assert_array_equal(columns.safe_std, [columns.std[0], 1.0])
+
+
+def test_every_column_of_a_table_is_a_unit_also_among_some_of_them(rng):
+    columns = make_table(rng.normal(size=(5, 3))).columns
+    assert columns.units.tolist() == [0, 1, 2]
+    assert columns[[2, 0]].units.tolist() == [0, 1]
+
+
 def frame_of_categories():
     return pd.DataFrame(
         {
@@ -314,6 +327,9 @@ def test_codes_stay_codes_in_the_matrix(standardize):
     table = Table.fit(X, standardize=standardize, schema=schema)
     columns = table.columns
     assert columns.n_levels.tolist() == [3, 0, 2]
+    assert columns.numeric.tolist() == [False, True, False]
+    assert columns.categorical.tolist() == [True, False, True]
+    assert len(columns[columns.categorical]) == 2
     assert columns.missing.tolist() == [True, True, False]
     assert columns.varies.tolist() == [True, True, False]
     assert_allclose(columns.frequencies[0], [1 / 3, 0, 2 / 3])

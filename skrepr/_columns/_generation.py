@@ -105,10 +105,10 @@ class Condition:
         self.column = names.index(column)
         self.name, self.wanted = column, wanted
         self.value = None  # to put in
-        if table.n_levels[self.column]:
-            self._of_levels(table)
-        else:
+        if table.schema.numeric[self.column]:
             self._of_numbers(table)
+        else:
+            self._of_levels(table)
 
     def _of_levels(self, table):
         levels = table.schema.columns[self.column].levels

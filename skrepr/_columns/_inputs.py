@@ -90,10 +90,9 @@ class Inputs(nn.Module):
 
     def __init__(self, columns):
         super().__init__()
-        categorical = columns.n_levels > 0
-        numeric = np.flatnonzero(~categorical)
+        numeric = np.flatnonzero(columns.numeric)
         holey = np.flatnonzero(columns.missing)
-        few = categorical & (columns.n_levels <= _MOST_ONE_HOT)
+        few = columns.categorical & (columns.n_levels <= _MOST_ONE_HOT)
         self.register_buffer("numeric", torch.as_tensor(numeric))
         self.register_buffer("mean", torch.as_tensor(columns.mean[numeric]).float())
         self.register_buffer("holey", torch.as_tensor(holey))
@@ -104,7 +103,7 @@ class Inputs(nn.Module):
         self.register_buffer("hot_column", torch.as_tensor(hot_column.copy()))
         self.register_buffer("hot_level", torch.as_tensor(hot_level.copy()).float())
         self.width = len(numeric) + len(holey) + len(hot)
-        self.embedded = np.flatnonzero(categorical & ~few).tolist()
+        self.embedded = np.flatnonzero(columns.categorical & ~few).tolist()
         for j in self.embedded:
             n_levels = int(columns.n_levels[j])
             width = min(_WIDEST, round(1.6 * n_levels**0.56))

@@ -106,6 +106,11 @@ class Schema:
         return np.array([len(column.levels or ()) for column in self.columns], int)
 
     @property
+    def numeric(self):
+        """Which columns hold numbers and not categories, a mask."""
+        return self.n_levels == 0
+
+    @property
     def reads_columns(self):
         """Whether `read` needs the columns as they came, and not as numbers."""
         return self.container != "array" and bool(self._codes)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from skrepr._blocks import blocks
 from skrepr._columns._quantiles import Quantiles
 from skrepr._columns._schema import Schema
 
@@ -15,12 +16,18 @@ _ROUNDING = 10 * np.finfo(np.float64).eps
 _FARTHEST = 1e6  # standard deviations from the mean: keeps float32 networks finite
 
 
+_CACHE_CELLS = 2**16  # in float64 half a megabyte, which the cache of a core holds
+
+
 @dataclass(frozen=True)
 class Columns:
     """What the parts know of the matrix: one entry for every column.
 
     A cell of a numeric column holds a number, a cell of a categorical column the code
     of its level: 0, 1, ... NaN stands for a missing cell in both.
+
+    Kinds of columns are masks, which combine: ``columns.categorical & columns.varies``.
+    They index arrays and Columns alike, and ``np.flatnonzero`` makes positions of them.
 
     Attributes
     ----------
@@ -71,9 +78,33 @@ class Columns:
         return Columns(**arrays, **lists)
 
     @property
+    def numeric(self):
+        """Which columns hold numbers, a mask."""
+        return self.n_levels == 0
+
+    @property
+    def categorical(self):
+        """Which columns hold codes of categories, a mask."""
+        return self.n_levels > 0
+
+    @property
+    def safe_std(self):
+        """The standard deviations to divide by: 1 where a column does not vary."""
+        return np.where(self.varies, self.std, 1.0)
+
+    @property
+    def units(self):
+        """The number of the unit of every cell of a row, int.
+
+        Cells of a unit share their scale, quantiles, noise and likelihood. In a table
+        every column is a unit of its own.
+        """
+        return np.arange(len(self))
+
+    @property
     def is_plain(self):
         """Whether the matrix is all numbers: no categories, no holes in training."""
-        return not (self.n_levels.any() or self.missing.any())
+        return not (self.categorical.any() or self.missing.any())
 
 
 class Table:
@@ -121,9 +152,8 @@ class Table:
         self.frequencies = frequencies
         self.quantiles = quantiles
         self.linear = linear
-        self.n_levels = schema.n_levels
         self.varies = std > 0
-        numeric = self.n_levels == 0
+        numeric = schema.numeric
         scaled = self.varies & numeric if standardize else np.zeros_like(numeric)
         self.center = np.where(numeric & (scaled | ~self.varies), mean, 0.0)
         self.scale = np.where(scaled, std, 1.0)
@@ -177,7 +207,7 @@ class Table:
             largest = np.maximum(np.abs(low), np.abs(high))
             mean, std = _mean_and_std(X, missing)
             constant = high - low <= _ROUNDING * largest
-        numeric = schema.n_levels == 0
+        numeric = schema.numeric
         too_large = ~(np.isfinite(mean) & np.isfinite(std))
         if not standardize:
             too_large |= largest > np.sqrt(np.finfo(np.float32).max)
@@ -227,16 +257,16 @@ class Table:
     @property
     def columns(self):
         """The layout of the matrix, for the parts."""
-        own = self.n_levels == 0  # units, from which a factor leads to the user's
-        own[list(self.maps)] = False
+        affine = self.schema.numeric  # in the user's units by a factor and a summand
+        affine[list(self.maps)] = False
         return Columns(
-            center=np.where(own, self.center, 0.0),
-            scale=np.where(own, self.scale, 1.0),
-            mean=np.where(own, (self.mean - self.center) / self.scale, 0.0),
-            std=np.where(own, self.std / self.scale, 1.0),
+            center=np.where(affine, self.center, 0.0),
+            scale=np.where(affine, self.scale, 1.0),
+            mean=np.where(affine, (self.mean - self.center) / self.scale, 0.0),
+            std=np.where(affine, self.std / self.scale, 1.0),
             varies=self.varies,
             names=self.schema.names or list(range(len(self.scale))),
-            n_levels=self.n_levels,
+            n_levels=self.schema.n_levels,
             missing=self.missing,
             frequencies=self.frequencies,
         )
@@ -258,13 +288,13 @@ class Table:
             distance. What is missing stays NaN.
         """
         matrix = np.empty(X.shape, X.dtype if dtype is None else dtype)
-        farthest = np.where(self.n_levels == 0, _FARTHEST * self.std, np.inf)
+        farthest = np.where(self.schema.numeric, _FARTHEST * self.std, np.inf)
         low = (self.mean - farthest - self.center) / self.scale
         high = (self.mean + farthest - self.center) / self.scale
         constant = np.flatnonzero(~self.varies)
         lowest = low[self.varies].max(initial=-np.inf)
         highest = high[self.varies].min(initial=np.inf)
-        for rows in _blocks(X):
+        for rows in blocks(*X.shape, _CACHE_CELLS):
             block = X[rows].astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):
                 block -= self.center
@@ -385,26 +415,21 @@ def shortened(values, n_most=10):
     return shown if len(values) <= n_most else f"{shown}, ..."
 
 
-def _blocks(X, n_cells=2**16):
-    """Cut rows into slices whose float64 intermediates a core's cache can hold."""
-    size = max(1, n_cells // X.shape[1])
-    return [slice(start, start + size) for start in range(0, len(X), size)]
-
-
 def _mean_and_std(X, missing):
     """Compute mean and standard deviation of every column in float64.
 
     `missing` tells the columns where some cells are NaN, which do not count.
     """
     some = bool(missing.any())
+    slices = blocks(*X.shape, _CACHE_CELLS)
     n_observed = len(X) - np.isnan(X).sum(axis=0) if some else len(X)
     total = sum(
         (np.nan_to_num(X[rows]) if some else X[rows]).sum(axis=0, dtype=np.float64)
-        for rows in _blocks(X)
+        for rows in slices
     )
     mean = total / n_observed
     squares, rest = np.zeros_like(mean), np.zeros_like(mean)
-    for rows in _blocks(X):
+    for rows in slices:
         deviations = X[rows].astype(np.float64)
         deviations -= mean
         if some:

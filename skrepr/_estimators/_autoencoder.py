@@ -166,8 +166,8 @@ class _Scorer(nn.Module):
         super().__init__()
         self.network = network
         self.error_model = error_model
-        self.register_buffer("numeric", torch.from_numpy(columns.n_levels == 0))
-        self.categorical = np.flatnonzero(columns.varies & (columns.n_levels > 0))
+        self.register_buffer("numeric", torch.from_numpy(columns.numeric))
+        self.categorical = np.flatnonzero(columns.categorical & columns.varies)
         shape = len(self.categorical), int(columns.n_levels.max(initial=0))
         surprise = np.zeros(shape)
         for values, j in zip(surprise, self.categorical, strict=True):

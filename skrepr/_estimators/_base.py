@@ -455,7 +455,7 @@ class DecodingTransformer(BaseTorchTransformer):
         columns = self.table_.columns
         residuals = self._apply("residuals", X, to_matrix=self.table_.to_matrix)
         residuals = residuals.astype(np.float64)
-        errors = np.square(residuals / np.where(columns.varies, columns.std, 1.0))
+        errors = np.square(residuals / columns.safe_std)
         errors[:, ~columns.varies] = 0.0
         errors[self.table_.differs(X)] = NEVER_SEEN
         errors[np.isnan(X)] = np.nan
@@ -602,7 +602,7 @@ class DecodingTransformer(BaseTorchTransformer):
             )
         ]
         X = self.sampler_.restore(matrix, X, known, rng)
-        categorical = np.flatnonzero((table.n_levels > 0) & table.varies)
+        categorical = np.flatnonzero(~table.schema.numeric & table.varies)
         if len(categorical) and hasattr(module, "redraw"):
             matrix = table.to_matrix(X, np.float32)
             matrix = apply(module, lambda x: module.redraw(x, generator), matrix)
@@ -639,7 +639,7 @@ class DecodingTransformer(BaseTorchTransformer):
     def _trusted(self, X, schema):
         if not self.trim:
             return X
-        return X[central_rows(X, self.trim, schema.n_levels == 0)]
+        return X[central_rows(X, self.trim, schema.numeric)]
 
     def _check_rows(self, X, module):
         module.likelihood.check(X)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from skrepr._blocks import blocks
 from skrepr._columns._inputs import ColumnEncoder
 from skrepr._estimators._base import DecodingTransformer
 from skrepr._sklearn import Interval
@@ -63,9 +64,9 @@ class VAEModule(nn.Module):
         self.likelihood = likelihood
         self.register_buffer("noise", noise)  # (n_importance_samples, n_components)
         self.register_buffer("mean", torch.as_tensor(columns.mean).float())
-        categorical = np.flatnonzero((columns.n_levels > 0) & columns.varies)
+        categorical = np.flatnonzero(columns.categorical & columns.varies)
         self.register_buffer("categorical", torch.as_tensor(categorical))
-        never_missing = ~columns.missing & (columns.n_levels == 0)
+        never_missing = ~columns.missing & columns.numeric
         self.register_buffer("never_missing", torch.as_tensor(never_missing))
         self.beta = beta
         self.warmup = warmup
@@ -221,7 +222,7 @@ class VAEModule(nn.Module):
         posterior = self.posterior(x)
         kl = _divergence(*posterior).sum(1)
         total = torch.zeros_like(kl)
-        for noise in self.noise.split(self._n_at_once(len(x))):
+        for noise in self._noise_in_parts(len(x)):
             total += self._cells(x, posterior, noise)[0].sum((0, 2))
         return torch.stack([total / len(self.noise), -kl], dim=1)
 
@@ -234,7 +235,7 @@ class VAEModule(nn.Module):
         posterior = self.posterior(x)
         parts = [
             self._log_weights(x, posterior, noise)[1].logsumexp(0)
-            for noise in self.noise.split(self._n_at_once(len(x)))
+            for noise in self._noise_in_parts(len(x))
         ]
         return torch.stack(parts).logsumexp(0) - math.log(len(self.noise))
 
@@ -256,8 +257,10 @@ class VAEModule(nn.Module):
         cells = self.likelihood.log_prob(torch.where(holes, self.mean, x), output)
         return cells.masked_fill(holes, 0.0), output, z
 
-    def _n_at_once(self, n):
-        return max(1, _MOST_DRAWS // n)
+    def _noise_in_parts(self, n):
+        """Yield the noise, so much of it at a time as memory allows for n rows."""
+        for block in blocks(len(self.noise), n, _MOST_DRAWS):
+            yield self.noise[block]
 
 
 def _divergence(mean, log_variance):
@@ -531,8 +534,8 @@ class VAETransformer(DecodingTransformer):
         if not holed.all():
             scores[~holed] = self._log_likelihood(X[~holed])
         holed = np.flatnonzero(holed)
-        for start in range(0, len(holed), _MOST_COMPLETED):
-            rows = holed[start : start + _MOST_COMPLETED]
+        for block in blocks(len(holed), 1, _MOST_COMPLETED):
+            rows = holed[block]
             completed = self._completed(X[rows])
             of_each = self._log_likelihood(completed.reshape(-1, X.shape[1]))
             scores[rows] = of_each.reshape(completed.shape[:2]).mean(axis=1)

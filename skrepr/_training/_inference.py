@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import torch
 
+from skrepr._blocks import blocks
 from skrepr._training._stacks import for_evaluation, has_stacks
 from skrepr._training._threads import one_thread
 
@@ -122,16 +123,14 @@ def apply(module, function, rows, *, to_matrix=None, cells_per_row=1):
     weight = next(module.parameters())
     widest = max(max(p.shape, default=1) for p in module.parameters())
     n_cells = _CELLS_CPU if weight.device.type == "cpu" else _CELLS_GPU
-    step = max(1, n_cells // max(cells_per_row, widest, 1))
     result = None
     with evaluation(module):
-        for start in range(0, len(rows), step):
-            block = rows[start : start + step]
-            matrix = block if to_matrix is None else to_matrix(block)
+        for block in blocks(len(rows), max(cells_per_row, widest), n_cells):
+            matrix = rows[block] if to_matrix is None else to_matrix(rows[block])
             values = function(to_tensor(matrix, weight)).cpu().numpy()
             if result is None:
                 result = np.empty((len(rows), *values.shape[1:]), rows.dtype)
-            result[start : start + step] = values
+            result[block] = values
     return result
 
 

@@ -175,19 +175,14 @@ def _draw_donors(x, ids, generator):
     return by_group[first[group, None] + (u * sizes[group, None]).long()]
 
 
-def _categorical(columns):
-    """List the positions of the categorical columns."""
-    return np.flatnonzero(columns.n_levels).tolist()
-
-
 class _GaussianNoise(nn.Module):
     std: torch.Tensor
 
     def __init__(self, bounds, columns):
         super().__init__()
         self.bounds = bounds
-        self.categorical = _categorical(columns)
-        std = np.where(columns.n_levels > 0, 0.0, columns.std)
+        self.categorical = np.flatnonzero(columns.categorical).tolist()
+        std = np.where(columns.categorical, 0.0, columns.std)
         self.register_buffer("std", torch.as_tensor(std).float())
 
     def forward(self, x, generator, ids=None):
@@ -213,7 +208,7 @@ class _FeatureMasking(nn.Module):
     def __init__(self, bounds, columns):
         super().__init__()
         self.bounds = bounds
-        may_be_missing = columns.missing | (columns.n_levels > 0)
+        may_be_missing = columns.missing | columns.categorical
         instead = np.where(may_be_missing, np.nan, columns.mean)
         values = torch.as_tensor(instead).float()
         # Apart from the state of the module, in which NaN means that training failed.
@@ -247,7 +242,7 @@ class _Mixup(nn.Module):
     def __init__(self, min_share, columns):
         super().__init__()
         self.min_share = min_share
-        self.categorical = _categorical(columns)
+        self.categorical = np.flatnonzero(columns.categorical).tolist()
 
     def forward(self, x, generator, ids=None):
         n, device = x.shape[0], x.device

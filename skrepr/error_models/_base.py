@@ -1,6 +1,5 @@
 """What error models share."""
 
-import numpy as np
 import torch
 
 from skrepr.parts import Part
@@ -52,11 +51,6 @@ class ErrorModel(Part):
               what it sees of them better or worse.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
-
-
-def _positive_std(columns):
-    """Return the standard deviations of the matrix' columns, 1 where it is 0."""
-    return torch.as_tensor(np.where(columns.varies, columns.std, 1.0)).float()
 
 
 def _mean_and_std(errors, least):

@@ -5,14 +5,10 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
+from skrepr._blocks import blocks
 from skrepr._sklearn import Interval
 from skrepr._training._threads import matmul
-from skrepr.error_models._base import (
-    _LEAST_SPREAD,
-    ErrorModel,
-    _mean_and_std,
-    _positive_std,
-)
+from skrepr.error_models._base import _LEAST_SPREAD, ErrorModel, _mean_and_std
 from skrepr.error_models._holes import _Referring, _Relative
 
 # Of rows with holes.
@@ -98,7 +94,7 @@ class _Covariance(_Referring):
         super().__init__(columns)
         self.shrinkage = shrinkage
         self.n_reconstructions = n_reconstructions
-        std = _positive_std(columns).repeat(1 + n_reconstructions)
+        std = torch.as_tensor(columns.safe_std).float().repeat(1 + n_reconstructions)
         self.register_buffer("mean", torch.zeros_like(std))
         self.register_buffer("std", std)
         self.least = _LEAST_SPREAD * std
@@ -193,14 +189,15 @@ class _Covariance(_Referring):
         counts = patterns.sum(1)
         for count in counts.unique().tolist():
             size = count * len(starts)
-            at_once = max(1, _CELLS // max(1, size * inverse.width(size)))
-            for some in (counts == count).nonzero()[:, 0].split(at_once):
+            cells = size * inverse.width(size)
+            same = (counts == count).nonzero()[:, 0]
+            for some in (same[block] for block in blocks(len(same), cells, _CELLS)):
                 columns = patterns[some].nonzero()[:, 1].view(len(some), 1, count)
                 index = (columns + starts[:, None]).flatten(1)
                 solution, moments[:, some] = inverse.solve(index)
                 place[some] = torch.arange(len(some), device=place.device)
                 rows = torch.isin(kinds, some).nonzero()[:, 0]
-                for part in rows.split(at_once):
+                for part in (rows[block] for block in blocks(len(rows), cells, _CELLS)):
                     which = place[kinds[part]]
                     at = part[:, None], index[which]
                     vectors[at] = inverse.fill(

@@ -2,12 +2,7 @@
 
 import torch
 
-from skrepr.error_models._base import (
-    _LEAST_SPREAD,
-    ErrorModel,
-    _mean_and_std,
-    _positive_std,
-)
+from skrepr.error_models._base import _LEAST_SPREAD, ErrorModel, _mean_and_std
 from skrepr.error_models._holes import _Referring, _Relative
 
 
@@ -94,7 +89,7 @@ class _MeanSquared(_Independent):
 
     def __init__(self, columns):
         super().__init__(columns)
-        self.register_buffer("std", _positive_std(columns))
+        self.register_buffer("std", torch.as_tensor(columns.safe_std).float())
 
     def _contributions(self, errors):
         return (errors[:, 1] / self.std).square() / self.n_varying
@@ -107,7 +102,7 @@ class _Diagonal(_Independent):
     def __init__(self, columns):
         super().__init__(columns)
         self.register_buffer("mean", torch.zeros(len(columns)))
-        self.register_buffer("std", _positive_std(columns))
+        self.register_buffer("std", torch.as_tensor(columns.safe_std).float())
         self.least = _LEAST_SPREAD * self.std
 
     def fit(self, errors):

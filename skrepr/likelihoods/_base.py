@@ -75,7 +75,7 @@ class Likelihood(Part):
         list of tuple (Likelihood, ndarray of int)
             Each with the positions of its columns; by default itself, with all.
         """
-        numeric = np.flatnonzero(columns.n_levels == 0)
+        numeric = np.flatnonzero(columns.numeric)
         return [(self, numeric)] if len(numeric) else []
 
 

@@ -68,14 +68,14 @@ class PerColumn(Likelihood, wraps="a dict of them by column"):
                     f"The 'likelihood' parameter names the column {column!r}, which X "
                     f"does not have. Expected some of {shortened(columns.names)}."
                 )
-            if columns.n_levels[columns.names.index(column)]:
+            if columns.categorical[columns.names.index(column)]:
                 raise ValueError(
                     f"The 'likelihood' parameter names the column {column!r}, which is "
                     "categorical: its distribution is always that of its categories. "
                     "Leave it out, or see categorical_features."
                 )
         found: dict[Any, list[int]] = {}
-        for j in np.flatnonzero(columns.n_levels == 0).tolist():
+        for j in np.flatnonzero(columns.numeric).tolist():
             value = self.likelihoods.get(columns.names[j], "gaussian")
             found.setdefault(value, []).append(j)
         return [
@@ -107,8 +107,8 @@ class _Joint(nn.Module):
         for i, (module, which) in enumerate(modules):
             self.add_module(f"part_{i}", module)
             self.log_jacobian[which] = module.log_jacobian
-        self.categorical = np.flatnonzero(columns.n_levels).tolist()
-        self.softmax = Softmax(columns[self.categorical])
+        self.categorical = np.flatnonzero(columns.categorical).tolist()
+        self.softmax = Softmax(columns[columns.categorical])
         order = np.concatenate([*self.where, self.categorical]).astype(np.int64)
         self.register_buffer("places", torch.as_tensor(order.argsort()))
         self.sizes = [module.n_outputs for module, _ in modules]

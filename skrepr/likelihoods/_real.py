@@ -295,7 +295,7 @@ class _Mixture(_LikelihoodModule):
         d = len(columns)
         self.n_components = n_components
         self.n_outputs = 3 * n_components * d
-        std = np.where(columns.varies, columns.std, 1.0)
+        std = columns.safe_std
         self.register_buffer("std", torch.as_tensor(std).float())
         # Components that start side by side find their own parts of the column.
         spread = np.linspace(-1.5, 1.5, n_components) if n_components > 1 else [0.0]
@@ -343,7 +343,7 @@ def _log_unit(columns):
 
 
 def _log_std(columns):
-    return torch.as_tensor(np.log(np.where(columns.varies, columns.std, 1.0))).float()
+    return torch.as_tensor(np.log(columns.safe_std)).float()
 
 
 def _log_jacobian(columns):

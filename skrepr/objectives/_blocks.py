@@ -2,6 +2,7 @@
 
 import torch
 
+from skrepr._blocks import blocks
 from skrepr._training._stacks import refuse_second_derivatives
 
 _CELLS = 2**20  # of the matrices of pairs that are in memory at a time
@@ -13,8 +14,7 @@ _CELLS = 2**20  # of the matrices of pairs that are in memory at a time
 
 def _blocks(n_anchors, n_others):
     """Split the anchors so that a block has at most `_CELLS` pairs, but one row."""
-    step = max(1, _CELLS // n_others)
-    return [slice(i, min(i + step, n_anchors)) for i in range(0, n_anchors, step)]
+    return blocks(n_anchors, n_others, _CELLS)
 
 
 def _per_anchor(function, n_anchors, n_others, *tensors):
@@ -33,10 +33,10 @@ def _per_anchor(function, n_anchors, n_others, *tensors):
     -------
     torch.Tensor of shape (n_anchors,)
     """
-    blocks = _blocks(n_anchors, n_others)
-    if len(blocks) == 1:
-        return function(blocks[0], *tensors)
-    return _InBlocks.apply(function, blocks, *tensors)
+    slices = _blocks(n_anchors, n_others)
+    if len(slices) == 1:
+        return function(slices[0], *tensors)
+    return _InBlocks.apply(function, slices, *tensors)
 
 
 class _InBlocks(torch.autograd.Function):
