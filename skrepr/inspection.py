@@ -1,6 +1,6 @@
 """Plots that explain anomaly scores. They need matplotlib."""
 
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator
@@ -246,7 +246,7 @@ class FeatureContributionsDisplay:
         check_is_fitted(estimator)
         if row is None:
             row = int(np.argmin(estimator.score_samples(X)))
-        elif not isinstance(row, Integral) or not 0 <= row < len(X):
+        elif not isinstance(row, int | np.integer) or not 0 <= row < len(X):
             raise ValueError(
                 f"row={row} is not a position in X, which has {len(X)} rows. Expected "
                 f"an integer from 0 to {len(X) - 1}. To look a label of the index up, "
@@ -294,7 +294,7 @@ class FeatureContributionsDisplay:
         display : FeatureContributionsDisplay
             This object.
         """
-        if not isinstance(max_features, Integral) or max_features < 1:
+        if not isinstance(max_features, int | np.integer) or max_features < 1:
             raise ValueError(
                 f"max_features={max_features!r} is not a number of features. Expected "
                 "a positive integer; one that is large enough shows all of them."
@@ -357,9 +357,10 @@ def _written(value):
         return "missing"
     if isinstance(value, bool) or not isinstance(value, Real):
         return str(value)
-    if float(value).is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    return f"{value:.4g}"
+    number = float(value)
+    if number.is_integer() and abs(number) < 1e15:
+        return str(int(number))
+    return f"{number:.4g}"
 
 
 def _axes(name, ax):
