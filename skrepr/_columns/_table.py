@@ -294,7 +294,7 @@ class Table:
         constant = np.flatnonzero(~self.varies)
         lowest = low[self.varies].max(initial=-np.inf)
         highest = high[self.varies].min(initial=np.inf)
-        for rows in blocks(*X.shape, max_cells=_CACHE_CELLS):
+        for rows in blocks(len(X), X.shape[1], _CACHE_CELLS):
             block = X[rows].astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):
                 block -= self.center
@@ -421,7 +421,7 @@ def _mean_and_std(X, missing):
     `missing` tells the columns where some cells are NaN, which do not count.
     """
     some = bool(missing.any())
-    slices = blocks(*X.shape, max_cells=_CACHE_CELLS)
+    slices = blocks(len(X), X.shape[1], _CACHE_CELLS)
     n_observed = len(X) - np.isnan(X).sum(axis=0) if some else len(X)
     total = sum(
         (np.nan_to_num(X[rows]) if some else X[rows]).sum(axis=0, dtype=np.float64)
