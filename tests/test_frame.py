@@ -1,6 +1,7 @@
 """Tables of the user to arrays of numbers, and back."""
 
 import json
+import sys
 import tracemalloc
 
 import numpy as np
@@ -112,6 +113,18 @@ def test_only_what_is_missing_is_filled(frame):
     assert filled["x"].dtype == frame["x"].dtype
     if isinstance(frame, pd.DataFrame):
         assert_array_equal(filled.index, frame.index)
+
+
+@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+def test_a_stored_schema_names_the_library_it_lacks(library, monkeypatch):
+    schema = fit(library.DataFrame({"x": [1.0, 2.0], "kind": ["a", "b"]}))
+    rows = np.array([[1.5, 0.0], [np.nan, 1.0]])
+    monkeypatch.setitem(sys.modules, library.__name__, None)
+    install = f"pip install {library.__name__}"
+    with pytest.raises(ImportError, match=install):
+        schema.write(rows)
+    with pytest.raises(ImportError, match=install):
+        schema.fill(np.array([[1.5, "a"], [None, "b"]], object), rows)
 
 
 def test_strings_that_are_objects_may_be_missing():

@@ -3,6 +3,7 @@
 import math
 import sys
 from dataclasses import asdict, dataclass
+from importlib import import_module
 
 import numpy as np
 from sklearn.utils import check_array
@@ -191,12 +192,10 @@ class Schema:
                     values[:, j] = self._written(values, j)
             return values
         if self.container == "polars":
-            import polars as pl
-
+            pl = _imported("polars")
             columns = range(len(self.columns))
             return pl.DataFrame([self._written(values, j) for j in columns])
-        import pandas as pd
-
+        pd = _imported("pandas")
         index = like.index if _is_frame(like, "pandas") else None
         dtypes = {column.dtype for column in self.columns}
         if not self._codes and dtypes <= {"float64"}:
@@ -394,6 +393,18 @@ def _is_frame(X, library):
     """Tell whether X is a DataFrame of a library, without importing the library."""
     module = sys.modules.get(library)
     return module is not None and isinstance(X, module.DataFrame)
+
+
+def _imported(library):
+    """Import the library of the training rows, which a stored model may lack."""
+    try:
+        return import_module(library)
+    except ImportError as error:
+        raise ImportError(
+            f"The model was fitted on a DataFrame of {library}, and what it returns is "
+            f"one too, but {library} is not installed. Install it with pip install "
+            f"{library}."
+        ) from error
 
 
 # Columns of any container: an array, or a Series of pandas or polars.
@@ -666,8 +677,7 @@ def _is_whole(name):
 
 def _pandas_series(values, positions, column):
     """Make a Series of numbers, or of the positions of levels."""
-    import pandas as pd
-
+    pd = _imported("pandas")
     if column.dtype == "category":
         assert column.levels is not None
         levels = pd.Index(column.levels, dtype=column.categories, tupleize_cols=False)
@@ -688,8 +698,7 @@ def _pandas_series(values, positions, column):
 
 def _polars_series(values, positions, column):
     """Make a Series of numbers, or of the positions of levels."""
-    import polars as pl
-
+    pl = _imported("polars")
     dtype = getattr(pl, column.dtype)
     if positions is not None:
         if column.dtype == "Enum":
