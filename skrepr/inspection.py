@@ -3,12 +3,10 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skrepr._columns._schema import is_missing
-from skrepr._estimators._outlier_detector import OutlierDetector
+from skrepr._estimators._outlier_detector import rows_for_scoring
 from skrepr._sklearn import safe_indexing
 
 
@@ -222,9 +220,8 @@ class FeatureContributionsDisplay:
         Parameters
         ----------
         estimator : estimator object
-            Fitted: an `AutoencoderTransformer`, whose contributions sum to minus the
-            score; a `VAETransformer`, whose squared reconstruction errors take their
-            place and do not; a Pipeline that ends in one of them, explained in the
+            Fitted, with ``feature_contributions``, such as an `AutoencoderTransformer`
+            or a `VAETransformer`; a Pipeline that ends in one of them, explained in the
             features the last step gets and in their units; or an `OutlierDetector` or a
             search with cross-validation around any of these.
         X : array-like or DataFrame of shape (n_samples, n_features)
@@ -253,27 +250,19 @@ class FeatureContributionsDisplay:
                 "use X.index.get_loc(label)."
             )
         X = safe_indexing(X if hasattr(X, "columns") else np.asarray(X), [row])
-        model, X, names = _last_step(estimator, X)
-        if hasattr(model, "feature_contributions"):
-            contributions = model.feature_contributions(X)[0]
-            options = {}
-        elif hasattr(model, "reconstruction_error"):
-            # Of what is missing the error is NaN, and nothing is known.
-            contributions = np.nan_to_num(model.reconstruction_error(X)[0])
-            options = {"meaning": "squared standardised reconstruction error"}
-        else:
+        scoring, X, names = rows_for_scoring(estimator, X)
+        if not hasattr(scoring, "feature_contributions"):
             raise TypeError(
-                f"{type(model).__name__} does not tell what features contribute. "
-                "Expected an estimator with feature_contributions or "
-                "reconstruction_error, such as AutoencoderTransformer, alone or in a "
-                "Pipeline or an OutlierDetector."
+                f"{type(scoring).__name__} does not tell what features contribute. "
+                "Expected an estimator with feature_contributions, such as "
+                "AutoencoderTransformer, alone or in a Pipeline or an OutlierDetector."
             )
+        values = np.asarray(X)[0]
         display = cls(
-            contributions=contributions,
-            feature_names=names,
-            values=np.asarray(X)[0],
+            contributions=scoring.feature_contributions(X)[0],
+            feature_names=names or [f"x{j}" for j in range(len(values))],
+            values=values,
             row=row,
-            **options,
         )
         return display.plot(max_features=max_features, ax=ax, **kwargs)
 
@@ -322,33 +311,6 @@ class FeatureContributionsDisplay:
         ax.set_title(f"{which}{contributions.sum():.3g} in all")
         self.ax_, self.figure_ = ax, ax.figure
         return self
-
-
-def _last_step(estimator, X):
-    """Return the model that scores, X as it gets it, and names of its columns."""
-    names = list(X.columns) if hasattr(X, "columns") else None
-    while not hasattr(estimator, "feature_contributions"):
-        if isinstance(estimator, OutlierDetector):
-            estimator = estimator.estimator_
-        elif isinstance(estimator, FrozenEstimator):
-            estimator = estimator.estimator
-        elif hasattr(estimator, "best_estimator_"):
-            estimator = estimator.best_estimator_
-        elif isinstance(estimator, Pipeline):
-            steps, estimator = estimator[:-1], estimator[-1]
-            if len(steps):
-                X = steps.transform(X)
-                try:
-                    names = list(steps.get_feature_names_out(names))
-                except (AttributeError, ValueError):  # a step does not know any
-                    names = None
-        else:
-            break
-    if names is None:
-        names = getattr(estimator, "feature_names_in_", None)
-    if names is None:
-        names = [f"x{j}" for j in range(X.shape[1])]
-    return estimator, X, [str(name) for name in names]
 
 
 def _written(value):

@@ -17,7 +17,11 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    PolynomialFeatures,
+    StandardScaler,
+)
 
 from skrepr import AutoencoderTransformer, OutlierDetector, VAETransformer
 from skrepr._estimators._thresholds import (
@@ -559,10 +563,65 @@ def test_a_fit_that_fails_changes_nothing(estimator, X, error, message, fitted):
     assert vars(detector) == before
 
 
-@pytest.mark.parametrize("verb", ["predict", "decision_function", "score_samples"])
-def test_verbs_ask_for_a_fit_first(verb):
-    with pytest.raises(NotFittedError, match="OutlierDetector instance is not fitted"):
-        getattr(OutlierDetector(PCA()), verb)(gaussian(20, 0))
+# Contributions.
+
+
+@pytest.fixture(scope="module")
+def explained():
+    """Rows, and a detector that scales them before a VAE scores them."""
+    X = pd.DataFrame(gaussian(40, 0, 3) * [1, 10, 100], columns=list("abc"))
+    model = VAETransformer(2, max_iter=2, random_state=0)
+    pipeline = make_pipeline(StandardScaler(), model).fit(X)
+    return X, OutlierDetector(FrozenEstimator(pipeline)).fit(X)
+
+
+def test_contributions_are_those_of_the_estimator(explained):
+    X, detector = explained
+    scaler, vae = detector.estimator_.estimator
+    found = detector.feature_contributions(X)
+    assert_array_equal(found, vae.feature_contributions(scaler.transform(X)))
+    assert_allclose(found.sum(axis=1), -detector.score_samples(X))
+    # Detectors, searches and pipelines around each other lead to the same.
+    around = make_pipeline("passthrough", detector)
+    search = GridSearchCV(around, {}, scoring=lambda *args: 0.0, cv=2)
+    outer = OutlierDetector(FrozenEstimator(search.fit(X))).fit(X)
+    assert outer.feature_contributions(X).shape == found.shape
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_contributions_to_rows_of_an_array(explained):
+    X, detector = explained
+    expected = detector.feature_contributions(X)
+    assert_array_equal(detector.feature_contributions(X.to_numpy()), expected)
+    assert_array_equal(detector.feature_contributions(X.to_numpy().tolist()), expected)
+
+
+def test_contributions_of_columns_that_a_pipeline_makes_are_refused(explained):
+    X = explained[0]
+    vae = VAETransformer(2, max_iter=1, random_state=0)
+    for step, made in [
+        (PolynomialFeatures(2), "'1', 'a', 'b'"),
+        (PCA(3), "'pca0', 'pca1', 'pca2'"),
+        (FunctionTransformer(np.fliplr, check_inverse=False), "unknown ones"),
+    ]:
+        estimator = make_pipeline(step, vae)
+        detector = OutlierDetector(estimator, contamination=0.1).fit(X)
+        with pytest.raises(ValueError, match=f"other columns of X: {made}.* Expected"):
+            detector.feature_contributions(X)
+    step.set_params(func=np.square, feature_names_out="one-to-one")
+    assert detector.set_params(estimator=estimator).fit(X).feature_contributions(
+        X
+    ).shape == (40, 3)
+
+
+def test_an_estimator_without_contributions_leaves_the_detector_without(explained):
+    X = explained[0]
+    for estimator in PCA(1), make_pipeline(StandardScaler(), PCA(1)):
+        detector = OutlierDetector(estimator)
+        assert not hasattr(detector, "feature_contributions")
+        assert not hasattr(detector.fit(X), "feature_contributions")
+    assert hasattr(OutlierDetector(AutoencoderTransformer()), "feature_contributions")
+    assert hasattr(explained[1], "feature_contributions")
 
 
 # Skewness

@@ -1,5 +1,6 @@
 """The VAE against probabilistic PCA, and its bound, scores and samples."""
 
+import copy
 import math
 
 import numpy as np
@@ -269,6 +270,174 @@ def test_bernoulli_scores_are_log_probabilities():
     every = np.array(np.meshgrid(*[[0.0, 1.0]] * 4)).reshape(4, -1).T
     assert np.exp(vae.score_samples(every)).sum() == pytest.approx(1, abs=0.05)
     assert (vae.score_samples(X) < 0).all()
+
+
+# Contributions.
+
+
+def test_contributions_are_means_over_weighted_draws(fitted):
+    X = rows(2)
+    module = copy.deepcopy(fitted.module_).double()
+    matrix, scale = fitted.table_.to_matrix(X), fitted.table_.scale
+    noise_scale = module.likelihood.log_scale.exp().item()
+    expected = np.empty((2, 6))
+    for i in range(2):
+        x = torch.from_numpy(matrix[i : i + 1])
+        mean, log_variance = module.posterior(x)
+        weights, cells = [], []
+        for noise in module.noise:
+            z = mean + (log_variance / 2).exp() * noise
+            output = module.decoder(z).numpy()[0]
+            density = stats.norm(output, noise_scale).pdf(matrix[i]) / scale
+            cells.append(-np.log(density))
+            ratio = Normal(0, 1).log_prob(z) - Normal(
+                mean, (log_variance / 2).exp()
+            ).log_prob(z)
+            weights.append(density.prod() * math.exp(ratio.sum()))
+        expected[i] = np.average(cells, axis=0, weights=weights)
+        score = math.log(np.mean(weights))
+        expected[i] += (-score - expected[i].sum()) / 6
+        assert fitted.score_samples(X)[i] == pytest.approx(score)
+    assert_allclose(fitted.feature_contributions(X), expected, rtol=1e-6)
+
+
+def linear_gaussian(weight, offset, scale, widening, n_importance_samples):
+    """Make a VAE of one latent with a known posterior, and a wider proposal."""
+    vae = make(
+        1,
+        backbone=MLP(()),
+        standardize=False,
+        likelihood=Gaussian(scale),
+        max_iter=1,
+        n_importance_samples=n_importance_samples,
+    ).fit(np.random.default_rng(0).normal(size=(20, len(weight))))
+    variance = 1 / (1 + weight @ weight / scale**2)
+    to_mean = variance * weight / scale**2
+    encoder, decoder = vae.module_.encoder.network[0], vae.module_.decoder[0]
+    for parameter, value in [
+        (decoder.weight, weight[:, None]),
+        (decoder.bias, offset),
+        (encoder.weight, [to_mean, np.zeros_like(weight)]),
+        (encoder.bias, [-to_mean @ offset, math.log(widening * variance)]),
+    ]:
+        parameter.copy_(torch.as_tensor(np.array(value)))
+    return vae
+
+
+def expected_surprise(row, weight, offset, scale):
+    """Return E[-log p(x_j|z) | observed cells], and the divergence from the prior."""
+    o = ~np.isnan(row)
+    variance = 1 / (1 + weight[o] @ weight[o] / scale**2)
+    mean = variance * weight[o] @ (row - offset)[o] / scale**2
+    squares = (row - offset - mean * weight) ** 2 + variance * weight**2
+    surprise = 0.5 * np.log(2 * np.pi * scale**2) + squares / (2 * scale**2)
+    divergence = 0.5 * (mean**2 + variance - 1 - np.log(variance))
+    return surprise, divergence
+
+
+WEIGHT, OFFSET = np.array([1.0, -0.5, 2.0, 0.0]), np.array([0.0, 1.0, -1.0, 0.5])
+
+
+def test_contributions_of_a_linear_gaussian_model_have_a_closed_form():
+    X = np.random.default_rng(1).normal(size=(5, 4)) * 2
+    exact = linear_gaussian(WEIGHT, OFFSET, 0.5, 1.0, 32)
+    wider = linear_gaussian(WEIGHT, OFFSET, 0.5, 1.5, 5000)
+    for row in X:
+        surprise, divergence = expected_surprise(row, WEIGHT, OFFSET, 0.5)
+        covariance = np.outer(WEIGHT, WEIGHT) + 0.25 * np.eye(4)
+        density = multivariate_normal(OFFSET, covariance).logpdf(row)
+        assert surprise.sum() + divergence == pytest.approx(-density)
+        expected = surprise + divergence / 4
+        # The draws have the moments of the posterior: so few of them are exact.
+        found = exact.feature_contributions(row[None])[0]
+        assert_allclose(found, expected, rtol=1e-4)
+        found = wider.feature_contributions(row[None])[0]
+        assert_allclose(found, expected, rtol=0.02, atol=0.02)
+
+
+def test_beside_holes_contributions_are_means_given_the_observed_cells():
+    vae = linear_gaussian(WEIGHT, OFFSET, 0.5, 3.0, 5000)
+    X = np.random.default_rng(1).normal(size=(4, 4)) * 2
+    X[[0, 1, 2, 3], [0, 1, 2, 2]] = np.nan
+    found = vae.feature_contributions(X)
+    for row, contributions in zip(X, found, strict=True):
+        surprise, _ = expected_surprise(row, WEIGHT, OFFSET, 0.5)
+        shared = (contributions - surprise)[~np.isnan(row)]  # what all get alike
+        assert_allclose(shared, shared.mean(), atol=0.03 * np.nanmax(surprise))
+
+
+def every_kind(n=60):
+    """Columns of every likelihood, of categories, a constant one, and holes."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=n)
+    X = np.column_stack(
+        [
+            z + rng.normal(size=n),
+            z + rng.standard_t(4, size=n),
+            np.where(z > 0, 2.0, -2.0) + rng.normal(size=n),
+            rng.logistic(size=n) < z,
+            rng.poisson(np.exp(z / 2)),
+            rng.negative_binomial(3, 0.5, size=n),
+            np.full(n, 7.0),
+            rng.integers(3, size=n),
+            np.zeros(n),
+        ]
+    )
+    X[rng.random(X.shape) < 0.1] = np.nan
+    X[0], X[1, :6], X[2:10] = np.nan, np.nan, np.nan_to_num(X[2:10])
+    return X
+
+
+KINDS = ["gaussian", "student_t", "mixture", "bernoulli", "poisson"]
+KINDS = dict(enumerate([*KINDS, "negative_binomial"]))
+
+
+@pytest.mark.parametrize("standardize", [True, False, "quantile"])
+def test_contributions_sum_to_minus_the_score(standardize):
+    X = every_kind()
+    vae = make(
+        likelihood=KINDS,
+        categorical_features=[7, 8],
+        standardize=standardize,
+        max_iter=5,
+    ).fit(X)
+    X = X[:15]
+    contributions = vae.feature_contributions(X)
+    assert contributions.dtype == np.float64
+    assert_allclose(contributions.sum(axis=1), -vae.score_samples(X), rtol=1e-12)
+    single = X.astype(np.float32)
+    sums = vae.feature_contributions(single).sum(axis=1)
+    assert_allclose(sums, -vae.score_samples(single), rtol=1e-12)
+    # Nothing comes from what is missing or was constant; without any value all share.
+    assert (contributions[1:][np.isnan(X[1:])] == 0).all()
+    assert (contributions[1:, [6, 8]] == 0).all()
+    assert_allclose(contributions[0, [0, 1, 2, 3, 4, 5, 7]], contributions[0, 0])
+    assert (contributions[0, [6, 8]] == 0).all()
+    # They are a row's own.
+    assert_array_equal(vae.feature_contributions(X), contributions)
+    alone = np.concatenate([vae.feature_contributions(X[i : i + 1]) for i in range(4)])
+    assert_allclose(alone, contributions[:4], rtol=1e-7, atol=1e-9)
+
+
+def test_contributions_of_other_units_differ_by_a_constant():
+    X = rows(60)
+    units = np.array([1, 1e-3, 1e3, 1, 0.5, 1])
+    a, b = (make(max_iter=3).fit(rows_) for rows_ in (X, X * units))
+    shift = b.feature_contributions(X * units) - a.feature_contributions(X)
+    assert_allclose(shift, np.tile(np.log(units), (60, 1)), atol=1e-4)
+
+
+def test_a_wrong_cell_has_the_largest_contribution(fitted):
+    X, column = rows(), np.arange(60) % 6
+    strange = X[:60].copy()
+    strange[np.arange(60), column] += 6 * X.std(axis=0)[column]
+    contributions = fitted.feature_contributions(strange)
+    assert_array_equal(contributions.argmax(axis=1), column)
+    # Beside what the columns usually contribute smaller errors are seen.
+    strange[np.arange(60), column] -= 2 * X.std(axis=0)[column]
+    usual = np.median(fitted.feature_contributions(X), axis=0)
+    found = (fitted.feature_contributions(strange) - usual).argmax(axis=1)
+    assert (found == column).mean() > 0.95
 
 
 # Samples.
@@ -593,9 +762,11 @@ def test_terms_of_the_elbo(fitted):
 def test_draws_are_made_in_parts_of_bounded_size(monkeypatch, fitted):
     X = rows(50)
     expected = fitted.log_likelihood(X), fitted.elbo(X)["elbo"]
+    contributions = fitted.feature_contributions(X)
     monkeypatch.setattr("skrepr._estimators._vae._MOST_DRAWS", 50)
     assert_allclose(fitted.log_likelihood(X), expected[0], rtol=1e-10)
     assert_allclose(fitted.elbo(X)["elbo"], expected[1], rtol=1e-10)
+    assert_allclose(fitted.feature_contributions(X), contributions, rtol=1e-8)
 
 
 @pytest.mark.parametrize("by_hand", [True, False])

@@ -349,7 +349,7 @@ class Table:
         return X
 
     def log_slope(self, X):
-        """Compute what normal scores add to the log-densities of rows.
+        """Compute what normal scores add to the log-densities of cells.
 
         Parameters
         ----------
@@ -358,14 +358,15 @@ class Table:
 
         Returns
         -------
-        ndarray of shape (n_samples,), float64
-            Sum of the logarithms of the scores' derivatives at the observed cells.
+        ndarray of shape (n_samples, n_columns), float64
+            Logarithms of the scores' derivatives; 0 where X is missing, and in columns
+            without normal scores.
         """
-        total = np.zeros(len(X))
+        log_slopes = np.zeros(X.shape)
         for j, map_ in self.maps.items():
             observed = ~np.isnan(X[:, j])
-            total[observed] += map_.log_slope(X[observed, j])
-        return total
+            log_slopes[observed, j] = map_.log_slope(X[observed, j])
+        return log_slopes
 
     def get_state(self):
         """Return the fitted state as values JSON can hold.

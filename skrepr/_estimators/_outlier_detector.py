@@ -10,8 +10,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags, indexable
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from skrepr._columns._table import shortened
 from skrepr._estimators._thresholds import automatic_threshold, threshold_of_share
 from skrepr._sklearn import (
     HasMethods,
@@ -29,6 +31,11 @@ _ENOUGH_SCORES = 500
 
 
 _MOST_ALARMS = 0.015
+
+
+def _splits_scores(detector):
+    """Tell whether the estimator that scores has ``feature_contributions``."""
+    return hasattr(scoring_step(detector)[1], "feature_contributions")
 
 
 class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -200,6 +207,47 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         return self.estimator_.score_samples(X)
 
+    @available_if(_splits_scores)
+    def feature_contributions(self, X):
+        """Split the scores of rows into contributions of the features.
+
+        There is no such method unless the estimator, or the last step of a Pipeline,
+        has it; the autoencoders of this package do. The other steps of a Pipeline may
+        change values, as a scaler does, but have to keep the columns.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Rows, passed on to the estimator as they are.
+
+        Returns
+        -------
+        contributions : ndarray of shape (n_samples, n_features)
+            What the estimator's ``feature_contributions`` returns: the larger, the
+            stranger the row is in this feature. Their sum over the features is minus
+            `score_samples`.
+
+        Raises
+        ------
+        ValueError
+            If the steps before the last of a Pipeline make other columns of those of X,
+            or do not tell which.
+        """
+        check_is_fitted(self)
+        scoring, rows, names = rows_for_scoring(self, X)
+        if rows is not X and names != column_names(self, X):
+            made = "unknown ones" if names is None else shortened(names)
+            raise ValueError(
+                "Contributions are those of the columns that "
+                f"{type(scoring).__name__} gets, and the steps of the Pipeline before "
+                f"it make other columns of X: {made}. Expected steps that keep the "
+                "columns and, by get_feature_names_out, their names. For contributions "
+                "of the others call estimator_[-1].feature_contributions with "
+                "estimator_[:-1].transform(X), or draw those of a row with "
+                "skrepr.inspection.FeatureContributionsDisplay."
+            )
+        return scoring.feature_contributions(rows)
+
     def decision_function(self, X):
         """Compute how far the scores lie above the threshold.
 
@@ -331,3 +379,72 @@ def _allows_nan(estimator):
             _allows_nan(step) for step in steps if step not in (None, "passthrough")
         )
     return get_tags(estimator).input_tags.allow_nan
+
+
+def scoring_step(estimator):
+    """Find what scores rows inside detectors, searches and pipelines.
+
+    Parameters
+    ----------
+    estimator : estimator object
+        Fitted or not.
+
+    Returns
+    -------
+    steps : list of Pipeline
+        What transforms the rows before, one after the other.
+    scoring : estimator object
+    """
+    steps = []
+    while True:
+        if isinstance(estimator, Pipeline):
+            if len(estimator) > 1:
+                steps.append(estimator[:-1])
+            estimator = estimator[-1]
+        elif isinstance(estimator, OutlierDetector):
+            estimator = getattr(estimator, "estimator_", estimator.estimator)
+        elif hasattr(estimator, "best_estimator_"):  # a search
+            estimator = estimator.best_estimator_
+        elif isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+        else:
+            return steps, estimator
+
+
+def rows_for_scoring(estimator, X):
+    """Transform rows as pipelines do before the estimator that scores.
+
+    Parameters
+    ----------
+    estimator : estimator object
+        Fitted: as for `scoring_step`.
+    X : array-like or DataFrame of shape (n_samples, n_features)
+
+    Returns
+    -------
+    scoring : estimator object
+    rows : array-like or DataFrame of shape (n_samples, n_columns)
+        What it gets: X itself, if nothing stands before it.
+    names : list of str or None
+        Of the columns of `rows`. None if a step does not know them.
+    """
+    steps, scoring = scoring_step(estimator)
+    rows = X
+    for step in steps:
+        rows = step.transform(rows)
+    names = column_names(estimator, X)
+    try:
+        for step in steps:
+            names = [str(name) for name in step.get_feature_names_out(names)]
+    except (AttributeError, ValueError):
+        known = getattr(scoring, "feature_names_in_", None)
+        names = None if known is None else list(known)
+    return scoring, rows, names
+
+
+def column_names(estimator, X):
+    """Name the columns of X: as X does, as in the fit, or by their positions."""
+    names = getattr(X, "columns", getattr(estimator, "feature_names_in_", None))
+    if names is None:
+        names = [f"x{j}" for j in range(np.shape(X)[-1])]
+    return [str(name) for name in names]

@@ -184,7 +184,7 @@ class VAEModule(nn.Module):
         Of a category it is the most probable one. The mean is over draws of the code,
         each weighted by its share in the likelihood of the observed cells.
         """
-        output, log_weights = self._log_weights(x, self.posterior(x), self.noise)
+        log_weights, _, output = self._log_weights(x, self.posterior(x), self.noise)
         known = average(self.likelihood, output, log_weights.softmax(0))
         return torch.where(x.isnan(), known, x)
 
@@ -203,7 +203,7 @@ class VAEModule(nn.Module):
         Codes are drawn from the posterior given the observed cells. Every row gets the
         same random numbers, so that its completions do not depend on the others'.
         """
-        output, log_weights = self._log_weights(x, self.posterior(x), self.noise)
+        log_weights, _, output = self._log_weights(x, self.posterior(x), self.noise)
         weights, state = log_weights.softmax(0), generator.get_state()
         rows = []
         for i in range(len(x)):
@@ -234,19 +234,38 @@ class VAEModule(nn.Module):
         """
         posterior = self.posterior(x)
         parts = [
-            self._log_weights(x, posterior, noise)[1].logsumexp(0)
+            self._log_weights(x, posterior, noise)[0].logsumexp(0)
             for noise in self._noise_in_parts(len(x))
         ]
         return torch.stack(parts).logsumexp(0) - math.log(len(self.noise))
 
-    def _log_weights(self, x, posterior, noise):
-        """Return the decoder's output and log p(x|z) + log p(z) - log q(z|x).
+    def expected_log_prob(self, x):
+        """Return the posterior mean of log p(x|z) of every cell, 0 where it is missing.
 
-        Both have the shape (n_draws, n, ...). p(x|z) is of the observed cells.
+        It is a mean over the draws of `log_prob`, each weighted by its share in the
+        likelihood of the observed cells; shape (n, n_columns).
+        """
+        posterior = self.posterior(x)
+        expected = x.new_zeros(x.shape)
+        log_total = x.new_full((len(x),), -torch.inf)
+        for noise in self._noise_in_parts(len(x)):
+            log_weights, cells, _ = self._log_weights(x, posterior, noise)
+            log_part = log_weights.logsumexp(0)
+            log_total = log_total.logaddexp(log_part)
+            weights = (log_weights - log_part).exp()
+            of_part = torch.einsum("kn,knj->nj", weights, cells)
+            share = (log_part - log_total).exp()[:, None]
+            expected = torch.lerp(expected, of_part, share)
+        return expected
+
+    def _log_weights(self, x, posterior, noise):
+        """Return log p(x|z) + log p(z) - log q(z|x), and what `_cells` returns first.
+
+        All have the shape (n_draws, n, ...). p(x|z) is of the observed cells.
         """
         cells, output, z = self._cells(x, posterior, noise)
         log_ratio = 0.5 * (noise[:, None].square() - z.square() + posterior[1])
-        return output, cells.sum(-1) + log_ratio.sum(-1)
+        return cells.sum(-1) + log_ratio.sum(-1), cells, output
 
     def _cells(self, x, posterior, noise):
         """Return log p(x|z) of every cell, the decoder's output, and the draws z."""
@@ -528,7 +547,9 @@ class VAETransformer(DecodingTransformer):
             Log-densities in the user's units; the higher, the more normal. They are
             the same for a row, whatever rows stand beside it.
         """
-        X = self._validate_rows(X)
+        return self._scores(self._validate_rows(X))
+
+    def _scores(self, X):
         scores = np.empty(len(X))
         holed = np.isnan(X).any(axis=1)
         if not holed.all():
@@ -540,6 +561,38 @@ class VAETransformer(DecodingTransformer):
             of_each = self._log_likelihood(completed.reshape(-1, X.shape[1]))
             scores[rows] = of_each.reshape(completed.shape[:2]).mean(axis=1)
         return scores
+
+    def feature_contributions(self, X):
+        """Split the scores of rows into contributions of the features.
+
+        A feature contributes how improbable its value is for the codes that the whole
+        row speaks for: the posterior mean of minus its log-density given the code. The
+        remainder of the score is shared equally by the features that are there: how
+        far the posterior is from the prior and, in rows with holes, what the missing
+        cells are expected to contribute.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows in the units of the training rows.
+
+        Returns
+        -------
+        contributions : ndarray of shape (n_samples, n_features), float64
+            Their sum over the features is minus `score_samples`. They are negative
+            where densities are above 1, and depend on the units of a feature: in
+            thousandths of a unit it contributes log(1000) more, in every row. So
+            compare those of a row with the contributions that the features make to
+            other rows. What is missing contributes 0, as do columns that were constant
+            in training; in a row without any value all that varied contribute alike.
+        """
+        X = self._validate_rows(X)
+        contributions = -self._of_draws("expected_log_prob", X) - self._log_jacobian(X)
+        varies = self.table_.varies
+        sharing = ~np.isnan(X) & varies
+        sharing[~sharing.any(axis=1)] = varies | ~varies.any()
+        remainder = -self._scores(X) - contributions.sum(axis=1)
+        return contributions + sharing * (remainder / sharing.sum(axis=1))[:, None]
 
     def elbo(self, X):
         """Compute the evidence lower bound (ELBO) of every row, and its two terms.
@@ -562,14 +615,15 @@ class VAETransformer(DecodingTransformer):
         """
         X = self._validate_rows(X)
         terms = self._of_draws("elbo", X)
-        reconstruction, kl = terms[:, 0] + self._log_jacobian(X), -terms[:, 1]
+        reconstruction = terms[:, 0] + self._log_jacobian(X).sum(axis=1)
+        kl = -terms[:, 1]
         return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
 
     def _fill(self, rows):
         return self._of_draws("fill", rows)
 
     def _log_likelihood(self, X):
-        return self._of_draws("log_prob", X) + self._log_jacobian(X)
+        return self._of_draws("log_prob", X) + self._log_jacobian(X).sum(axis=1)
 
     def _of_draws(self, verb, X):
         return self._apply(
@@ -580,12 +634,9 @@ class VAETransformer(DecodingTransformer):
         ).astype(np.float64)
 
     def _log_jacobian(self, X):
-        """Return what brings log-densities of the matrix into the user's units."""
-        log_jacobian = np.broadcast_to(
-            self.module_.likelihood.log_jacobian, X.shape[1:]
-        )
-        missing = np.isnan(X) @ log_jacobian
-        return self.table_.log_slope(X) + log_jacobian.sum() - missing
+        """Return what brings log-densities of cells into the user's units."""
+        log_jacobian = self.module_.likelihood.log_jacobian
+        return self.table_.log_slope(X) + np.where(np.isnan(X), 0.0, log_jacobian)
 
     def _completed(self, X):
         """Draw the missing cells of rows, shape (n, n_completions, n_features)."""
