@@ -58,6 +58,8 @@ sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",
+    # The demo fits some forty models; the other examples show its parts.
+    "ignore_pattern": r"__init__\.py|plot_quickstart\.py",
     "image_scrapers": ("matplotlib",),
     "abort_on_example_error": True,
     "download_all_examples": False,

@@ -1,11 +1,11 @@
 """
-Generated rows
-==============
+Can generated rows stand in for real ones?
+==========================================
 
-Rows that a model has made up, beside real ones that it has not seen, and three
-questions about them: can they be told apart, do they teach what real rows teach, and
-are they copies? The table is the breast cancer data that ship with scikit-learn: thirty
-measurements of cells, and the diagnosis as one more column, of categories.
+*Can rows that a model has made up be used in the place of real ones?* Three questions
+tell: can they be told apart, do they teach what real rows teach, and are they copies? The
+table has thirty measurements of breast tissue, and the diagnosis as one more column, of
+categories.
 """
 
 # %%
@@ -17,7 +17,7 @@ measurements of cells, and the diagnosis as one more column, of categories.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_breast_cancer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.model_selection import cross_val_predict, train_test_split
 from sklearn.neighbors import NearestNeighbors
@@ -30,7 +30,7 @@ rows = table.data.assign(diagnosis=table.target_names[table.target])
 train, real = train_test_split(
     rows, test_size=0.5, stratify=rows["diagnosis"], random_state=0
 )
-vae = VAETransformer(random_state=0).fit(train)
+vae = VAETransformer(max_iter=500, random_state=0).fit(train)
 generated = vae.sample(len(real), random_state=0)
 print(generated.iloc[:3, [0, 1, 2, -1]])
 
@@ -48,7 +48,7 @@ print(f"           {(large['diagnosis'] == 'malignant').mean():.0%} of the large
 
 shown = ["mean radius", "mean texture", "mean concavity", "worst symmetry"]
 tables = {"real, not seen in training": real, "generated": generated}
-colours = {"malignant": "tab:red", "benign": "tab:blue"}
+colours = {"malignant": "tab:orange", "benign": "tab:blue"}
 figure = plt.figure(figsize=(10, 5.4), layout="constrained")
 for part, (name, some) in zip(figure.subfigures(1, 2), tables.items(), strict=True):
     axes = part.subplots(len(shown), len(shown))
@@ -92,7 +92,7 @@ def two_sample(some):
     """Return the ROC-AUC with which a forest tells rows from the real ones."""
     X = coordinates(real), coordinates(some)
     is_new = np.repeat([0, 1], [len(real), len(some)])
-    forest = RandomForestClassifier(min_samples_leaf=3, random_state=0)
+    forest = ExtraTreesClassifier(n_estimators=50, min_samples_leaf=3, random_state=0)
     p = cross_val_predict(
         forest, np.concatenate(X), is_new, cv=5, method="predict_proba"
     )
@@ -110,7 +110,7 @@ for name, some in (("real", train), ("generated", generated), ("shuffled", shuff
 # A classifier learns the diagnosis from generated rows, and is tested on real ones.
 
 for name, some in (("real", train), ("generated", generated), ("shuffled", shuffled)):
-    forest = RandomForestClassifier(random_state=0)
+    forest = ExtraTreesClassifier(random_state=0)
     forest.fit(some.drop(columns="diagnosis"), some["diagnosis"])
     predicted = forest.predict(real.drop(columns="diagnosis"))
     accuracy = balanced_accuracy_score(real["diagnosis"], predicted)
