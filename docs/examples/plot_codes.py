@@ -61,8 +61,8 @@ for name, code in codes.items():
 # Back to pixels
 # --------------
 # ``inverse_transform`` draws an image from two numbers. PCA adds multiples of two fixed
-# pictures to the mean image; what the network draws may be another thing in every corner
-# of the plane.
+# pictures to the mean image; what the network draws may be another thing in every
+# corner of the plane.
 
 shown = [np.flatnonzero(digit == kind)[0] for kind in range(10)]
 drawn = {

@@ -3,8 +3,8 @@ When the training rows hold outliers
 ====================================
 
 *What if nobody has sorted the rows?* A network learns to reconstruct whatever it is
-trained on, outliers included. ``trim`` makes it suspicious of the rows that lie farthest
-out. With two columns one can see what it changes.
+trained on, outliers included. ``trim`` makes it suspicious of the rows that lie
+farthest out. With two columns one can see what it changes.
 """
 
 # %%

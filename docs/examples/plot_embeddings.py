@@ -2,17 +2,17 @@
 Embeddings that ignore what should not matter
 =============================================
 
-*How does an embedding learn what matters?* :class:`~skrepr.ContrastiveTransformer` makes
-two views of every row and draws them together. Whoever knows what should not matter says
-so by the views; whoever has labels says it by them. Here digits should be the same digits
-wherever in the picture they stand.
+*How does an embedding learn what matters?* :class:`~skrepr.ContrastiveTransformer`
+makes two views of every row and draws them together. Whoever knows what should not
+matter says so by the views; whoever has labels says it by them. Here digits should be
+the same digits wherever in the picture they stand.
 """
 
 # %%
 # Views that know something
 # -------------------------
-# One half of the images trains. Those of the other half are moved by up to one pixel, to
-# see what becomes of the embeddings then.
+# One half of the images trains. Those of the other half are moved by up to one pixel,
+# to see what becomes of the embeddings then.
 #
 # A view of one's own is a function of a batch: it gets a tensor of rows and a generator
 # of random numbers, and returns the changed rows.
@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import FunctionTransformer, Normalizer
+from sklearn.preprocessing import FunctionTransformer, normalize
 
 from skrepr import ContrastiveTransformer
 
@@ -62,14 +62,14 @@ embeddings = {
         random_state=0,
     ),
 }
-scale = Normalizer()  # what counts in the codes are angles
-codes = {
-    name: [
-        scale.transform(model.transform(some)) for some in (X_train, X_test, X_moved)
-    ]
-    for name, model in embeddings.items()
-    if model.fit(X_train, y_train)
-}
+tables = {"train": X_train, "test": X_test, "moved": X_moved}
+codes = {}
+for name, model in embeddings.items():
+    model.fit(X_train, y_train)
+    codes[name] = {
+        key: normalize(model.transform(table))  # what counts in the codes are angles
+        for key, table in tables.items()
+    }
 
 # %%
 # The moved images, of which no embedding has seen a single one, by the two first
@@ -77,8 +77,8 @@ codes = {
 
 colours = plt.colormaps["turbo"](np.linspace(0.05, 0.95, 10))
 figure, axes = plt.subplots(1, 3, figsize=(12, 4.3), layout="constrained")
-for axis, (name, (_, _, moved)) in zip(axes, codes.items(), strict=True):
-    plane = PCA(n_components=2).fit_transform(moved)
+for axis, (name, code) in zip(axes, codes.items(), strict=True):
+    plane = PCA(n_components=2).fit_transform(code["moved"])
     for kind in range(10):
         axis.scatter(
             *plane[y_test == kind].T,
@@ -94,10 +94,11 @@ plt.show()
 # Are they any good?
 # ------------------
 # Five training images that are nearest in the embedding vote on every test image. In
-# front of images that stand where the training images stand, pixels are hard to beat; in
-# front of moved ones they know little.
+# front of images that stand where the training images stand, pixels are hard to beat;
+# in front of moved ones they know little.
 
 print(f"{'recognised by neighbours':26}{'as they are':>12}{'moved':>8}")
-for name, (train, test, moved) in codes.items():
-    vote = KNeighborsClassifier().fit(train, y_train)
-    print(f"{name:26}{vote.score(test, y_test):12.0%}{vote.score(moved, y_test):8.0%}")
+for name, code in codes.items():
+    vote = KNeighborsClassifier().fit(code["train"], y_train)
+    test, moved = (vote.score(code[key], y_test) for key in ("test", "moved"))
+    print(f"{name:26}{test:12.0%}{moved:8.0%}")

@@ -15,7 +15,6 @@ and knows that a digit may stand a little elsewhere, has less to learn from the 
 # image and a moved copy of it together.
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
@@ -89,9 +88,7 @@ styles = zip(
 )
 for (name, values), (colour, marker) in zip(accuracies.items(), styles, strict=True):
     axis.plot(sizes, values, marker, color=colour, lw=2, label=name)
-axis.set(
-    xscale="log", xlabel="images with a label", ylabel="accuracy on 500 new images"
-)
+axis.set(xscale="log", xlabel="images with a label", ylabel="accuracy on new images")
 axis.set_xticks(sizes, sizes)
 axis.minorticks_off()
 axis.grid(alpha=0.3)

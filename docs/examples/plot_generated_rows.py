@@ -3,9 +3,9 @@ Can generated rows stand in for real ones?
 ==========================================
 
 *Can rows that a model has made up be used in the place of real ones?* Three questions
-tell: can they be told apart, do they teach what real rows teach, and are they copies? The
-table has thirty measurements of breast tissue, and the diagnosis as one more column, of
-categories.
+tell: can they be told apart, do they teach what real rows teach, and are they copies?
+The table has thirty measurements of breast tissue, and the diagnosis as one more
+column, of categories.
 """
 
 # %%

@@ -3,15 +3,15 @@ Missing cells, and what may have stood there
 ============================================
 
 *How are holes filled?* From the other cells of the row: the model knows what goes with
-them. A quarter of every image is hidden here, and as the images are known, so is how good
-the guesses are.
+them. A quarter of every image is hidden here, and as the images are known, so is how
+good the guesses are.
 """
 
 # %%
 # Images with a hole
 # ------------------
-# 1 500 complete images train the models. In the others a square of 16 of the 64 pixels is
-# missing, in every image another one.
+# 1 500 complete images train the models. In the others a square of 16 of the 64 pixels
+# is missing, in every image another one.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,8 +33,8 @@ holes = np.where(hidden, np.nan, whole)
 # %%
 # Three ways to fill it
 # ---------------------
-# ``impute`` of the autoencoder changes nothing but the holes. It takes training rows with
-# holes as well; then it learns to do without the cells that are missing there.
+# ``impute`` of the autoencoder changes nothing but the holes. It takes training rows
+# with holes as well; then it learns to do without the cells that are missing there.
 
 autoencoder = AutoencoderTransformer(standardize=False, random_state=0).fit(train)
 filled = {

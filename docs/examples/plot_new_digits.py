@@ -10,8 +10,8 @@ makes rows of the kind one asks for.
 # %%
 # A model of the table
 # --------------------
-# The digit is a column like any other: a string, and thereby a category. Pixels share one
-# scale, so they are not standardised.
+# The digit is a column like any other: a string, and thereby a category. Pixels share
+# one scale, so they are not standardised.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,8 +28,8 @@ vae = VAETransformer(standardize=False, max_iter=120, random_state=0).fit(table)
 # %%
 # Rows of a kind
 # --------------
-# ``given`` is a condition that all generated rows satisfy. Here it is a digit; it may as
-# well be a range of numbers, or several of these.
+# ``given`` is a condition that all generated rows satisfy. Here it is a digit; it may
+# as well be a range of numbers, or several of these.
 
 rows = [vae.sample(15, given={"digit": str(k)}, random_state=0) for k in range(10)]
 
@@ -52,8 +52,8 @@ plt.show()
 # %%
 # Are they copies?
 # ----------------
-# Below the first generated image of every digit is the training image that is nearest to
-# it. A model that had learned the images by heart would show the same image twice.
+# Below the first generated image of every digit is the training image that is nearest
+# to it. A model that had learned the images by heart would show the same image twice.
 
 pixels = images.to_numpy()
 neighbours = NearestNeighbors(n_neighbors=1).fit(pixels)

@@ -2,9 +2,9 @@
 Strange rows, and the columns that make them strange
 ====================================================
 
-*Which rows are strange, and why?* The rows are thirty measurements each of benign breast
-tissue. In twelve of the rows to be judged one cell is in the wrong unit, so that it is
-known what there is to find.
+*Which rows are strange, and why?* The rows are thirty measurements each of benign
+breast tissue. In twelve of the rows to be judged one cell is in the wrong unit, so that
+it is known what there is to find.
 """
 
 # %%
@@ -32,8 +32,9 @@ for row, column in enumerate(wrong):
 # %%
 # Scores
 # ------
-# :class:`~skrepr.AutoencoderTransformer` learns what the columns of a normal row have to
-# do with each other. ``score_samples`` says how well a row fits, the higher the better.
+# :class:`~skrepr.AutoencoderTransformer` learns what the columns of a normal row have
+# to do with each other. ``score_samples`` says how well a row fits, the higher the
+# better.
 
 autoencoder = AutoencoderTransformer(random_state=0).fit(train)
 scores = autoencoder.score_samples(new)
@@ -63,19 +64,18 @@ axis.set(ylabel="score of the row", title="The twenty strangest rows")
 plt.show()
 
 found = contributions[is_wrong].argmax(axis=1) == wrong
-print(
-    f"{found.sum()} of {n_wrong} wrong cells contribute most to the score of their row"
-)
+print(f"{found.sum()} of {n_wrong} wrong cells contribute most to their row's score")
 
 # %%
-# Some rows without a circle are strange as well: tissue has a tail, too. Whether a score
-# is low enough to be called an outlier is for a threshold to say,
-# see :ref:`sphx_glr_auto_examples_plot_thresholds.py`.
+# Some rows without a circle are strange as well: tissue has a tail, too. Whether a
+# score is low enough to be called an outlier is for a threshold to say, see
+# :ref:`sphx_glr_auto_examples_plot_thresholds.py`.
 #
 # One row
 # -------
 # :class:`~skrepr.inspection.FeatureContributionsDisplay` draws a single row with its
-# values, by default the strangest. A column that goes with a wrong one may light up, too.
+# values, by default the strangest. A column that goes with a wrong one may light up,
+# too.
 
 display = FeatureContributionsDisplay.from_estimator(autoencoder, new, max_features=8)
 display.figure_.set_size_inches(8, 4)

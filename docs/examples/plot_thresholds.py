@@ -10,9 +10,9 @@ be. Benign breast tissue is what is normal here; malignant tissue is new to the 
 # %%
 # A detector with rows of its own to compare with
 # -----------------------------------------------
-# A network scores the rows that it has learned from too well: they are no measure for new
-# ones. With ``calibration=0.4``, :class:`~skrepr.OutlierDetector` fits the model on 60 %
-# of the rows and keeps the others for comparison.
+# A network scores the rows that it has learned from too well: they are no measure for
+# new ones. With ``calibration=0.4``, :class:`~skrepr.OutlierDetector` fits the model on
+# 60 % of the rows and keeps the others for comparison.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,11 +35,11 @@ print(f"{len(detector.calibration_scores_)} of {len(train)} rows were held out")
 # %%
 # P-values
 # --------
-# ``p_values`` compares the score of a row with those of the rows held out: the p-value is
-# the share of them, the row itself counted among them, that score no higher. Whatever the
-# model, normal rows have every p-value equally often, on average over what rows happen to
-# be held out: in a single fit it is more or less. Outliers mostly have small ones. With n
-# rows held out no p-value is below 1 / (n + 1).
+# ``p_values`` compares the score of a row with those of the rows held out: the p-value
+# is the share of them, the row itself counted among them, that score no higher.
+# Whatever the model, normal rows have every p-value equally often, on average over what
+# rows happen to be held out: in a single fit it is more or less. Outliers mostly have
+# small ones. With n rows held out no p-value is below 1 / (n + 1).
 
 p = detector.p_values(new)
 levels = np.linspace(0, 1, 201)
@@ -57,16 +57,16 @@ axis.legend(loc="lower right")
 plt.show()
 
 for level in (0.01, 0.05, 0.2):
+    benign, malignant = ((p[some] <= level).mean() for some in (is_benign, ~is_benign))
     print(
-        f"p <= {level:4}: {(p[is_benign] <= level).mean():4.0%} of the new benign rows, "
-        f"{(p[~is_benign] <= level).mean():4.0%} of the malignant ones"
+        f"p <= {level:4}: {benign:4.0%} of new benign rows, {malignant:4.0%} of others"
     )
 
 # %%
 # A threshold
 # -----------
-# ``predict`` asks whether a score lies below ``offset_``. ``contamination=0.05`` has put
-# it where 5 % of the rows held out are below it.
+# ``predict`` asks whether a score lies below ``offset_``. ``contamination=0.05`` has
+# put it where 5 % of the rows held out are below it.
 # :class:`~skrepr.inspection.ScoreDistributionDisplay` draws both.
 
 figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")

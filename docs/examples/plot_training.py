@@ -3,16 +3,16 @@ What happened in the training?
 ==============================
 
 *Has my model been trained long enough, or too long, or not at all?* ``history_`` tells:
-it has the loss of every epoch, an epoch being one pass over the rows, and the terms that
-the loss is made of.
+it has the loss of every epoch, an epoch being one pass over the rows, and the terms
+that the loss is made of.
 """
 
 # %%
 # Three trainings
 # ---------------
 # With ``early_stopping=True`` a tenth of the rows is held out. The training stops when
-# their loss has not improved for ``n_iter_no_change`` epochs, and the weights of the best
-# epoch are taken. The third model has a learning rate that is far too high.
+# their loss has not improved for ``n_iter_no_change`` epochs, and the weights of the
+# best epoch are taken. The third model has a learning rate that is far too high.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,10 +36,11 @@ for name, model in models.items():
 # %%
 # The loss
 # --------
-# What falls in training but no longer for rows that are held out is learned by heart. The
-# autoencoder's loss is the squared error in variances of the columns, so that 1 is no
-# better than to guess the mean: that is all that the third model has learned, and what to
-# look for when codes are good for nothing. A smaller ``learning_rate`` mends it.
+# What falls in training but no longer for rows that are held out is learned by heart.
+# The autoencoder's loss is the squared error in variances of the columns, so that 1 is
+# no better than to guess the mean: that is all that the third model has learned, and
+# what to look for when codes are good for nothing. A smaller ``learning_rate`` mends
+# it.
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
 for axis, (name, model) in zip(axes, models.items(), strict=True):
@@ -62,9 +63,10 @@ plt.show()
 # The terms of the loss
 # ---------------------
 # The loss of the VAE, minus the evidence lower bound, has two terms: how badly a row is
-# reconstructed, and how many nats its code tells of it, the Kullback-Leibler divergence.
-# The latter gets its full weight in the first fifth of the epochs. A divergence that goes
-# to 0 would mean that the code is not used: see :ref:`posterior_collapse`.
+# reconstructed, and how many nats its code tells of it, the Kullback-Leibler
+# divergence. The latter gets its full weight in the first fifth of the epochs. A
+# divergence that goes to 0 would mean that the code is not used: see
+# :ref:`posterior_collapse`.
 
 history = models["VAE"].history_
 figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
