@@ -5,7 +5,7 @@ from numbers import Real
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skrepr._columns._schema import is_missing
+from skrepr._columns._missing import is_missing
 from skrepr._estimators._outlier_detector import rows_for_scoring
 from skrepr._sklearn import safe_indexing
 

@@ -47,10 +47,11 @@ def room(file):
     return file.partition("/")[0].removesuffix(".py")
 
 
-def imports(file):
-    """List the dotted names a file imports, those inside functions included."""
+def imports(file, in_functions=True):
+    """List the dotted names a file imports, those inside functions included or not."""
     names = []
-    for node in ast.walk(ast.parse(FILES[file].read_text("utf-8"))):
+    tree = ast.parse(FILES[file].read_text("utf-8"))
+    for node in ast.walk(tree) if in_functions else tree.body:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -124,6 +125,16 @@ def test_training_never_imports_scikit_learn():
         todo |= files_imported(file) - reached
     roots = {name.partition(".")[0] for file in reached for name in imports(file)}
     assert "sklearn" not in roots
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_library_of_tables_is_imported_in_one_file_and_that_when_needed(library):
+    adapter = f"skrepr._columns._{library}"
+    for file in FILES:
+        names = imports(file, in_functions=False)
+        assert not any(name.startswith(adapter) for name in names)
+        roots = {name.partition(".")[0] for name in imports(file)}
+        assert (library in roots) == (file == f"_columns/_{library}.py")
 
 
 @pytest.mark.parametrize("file", sorted(set(FILES) - {"_sklearn.py"}))

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 
-from skrepr._columns._schema import is_missing
+from skrepr._columns._missing import is_missing
 
 
 def check_labels(X, y, unlabelled=None):

@@ -15,7 +15,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skrepr._columns._generation import Condition, Sampler, draw_until
-from skrepr._columns._schema import Schema, is_frame
+from skrepr._columns._libraries import is_frame
+from skrepr._columns._schema import Schema
 from skrepr._columns._table import Table
 from skrepr._columns._trimming import central_rows
 from skrepr._sklearn import Interval, StrOptions, fit_context
