@@ -25,24 +25,41 @@ SCAN = """
 const done = arguments[arguments.length - 1];
 const root = document.documentElement;
 
-// Whether the page, or a box without a scroll bar, cuts off the end of an element.
-const overflows = new Map();
-function overflow(box) {
-    if (!overflows.has(box)) overflows.set(box, getComputedStyle(box).overflowX);
-    return overflows.get(box);
+// The boxes around the title hold the page: if one of them scrolls, the page does.
+const pageBoxes = new Set();
+for (let box = document.querySelector("h1"); box; box = box.parentElement)
+    pageBoxes.add(box);
+
+// Whether a box cuts off the end of a part of an element, without a scroll bar of its
+// own. What only screen readers find has no size.
+const styles = new Map();
+function style(box) {
+    if (!styles.has(box)) styles.set(box, getComputedStyle(box));
+    return styles.get(box);
 }
-function isCut(element) {
-    const { right, width, height } = element.getBoundingClientRect();
-    if (width <= 1 || height <= 1) return false;  // for screen readers
-    for (let box = element.parentElement; box !== root; box = box.parentElement) {
-        const end = box.getBoundingClientRect().right;
-        if (["auto", "scroll"].includes(overflow(box))) return false;
-        if (overflow(box) !== "visible" && right > end + 1) return true;
+function isCut(element, { right }) {
+    for (let box = element; box !== root; box = box.parentElement) {
+        const { overflowX, textOverflow } = style(box);
+        const area = box.getBoundingClientRect();
+        if (["auto", "scroll"].includes(overflowX) && !pageBoxes.has(box)) return false;
+        if (textOverflow === "ellipsis" || area.width <= 1) return false;
+        if (overflowX !== "visible" && right > area.right + 1) return true;
     }
     return right > root.clientWidth + 1;
 }
-function describe(element) {
-    return `${element.localName} "${element.textContent.trim().slice(0, 40)}"`;
+function findCut() {
+    const cut = [];
+    const nodes = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    for (let text = nodes.nextNode(); text; text = nodes.nextNode()) {
+        const range = document.createRange();
+        range.selectNodeContents(text);
+        if (isCut(text.parentElement, range.getBoundingClientRect()))
+            cut.push(text.data.trim());
+    }
+    for (const element of document.querySelectorAll("img, svg, table, pre, math"))
+        if (isCut(element.parentElement, element.getBoundingClientRect()))
+            cut.push(element.localName);
+    return cut;
 }
 
 const images = Array.from(document.images);
@@ -50,8 +67,11 @@ images.forEach(image => { image.loading = "eager"; });
 Promise.all(
     images.map(image => image.decode().then(() => null, () => image.src))
 ).then(broken => done({
-    width: root.scrollWidth,
-    cut: Array.from(document.body.querySelectorAll("*")).filter(isCut).map(describe),
+    excess: Math.max(
+        root.scrollWidth - innerWidth,
+        ...Array.from(pageBoxes, box => box.scrollWidth - box.clientWidth)
+    ),
+    cut: findCut(),
     images: broken.filter(Boolean),
     links: Array.from(document.links, link => link.href),
     anchors: Array.from(document.querySelectorAll("[id]"), node => node.id),
@@ -111,9 +131,9 @@ def check_page(browser, url, site):
         )
         browser.get(url)
         found = browser.execute_async_script(SCAN)
-        if found["width"] > width:
-            problems.append(f"{device}: {found['width']} pixels wide, not {width}")
-        problems += [f"{device}: cut off: {element}" for element in found["cut"]]
+        if found["excess"] > 0:
+            problems.append(f"{device}: {found['excess']} pixels too wide")
+        problems += [f"{device}: cut off: {part!r}" for part in found["cut"]]
         problems += [f"{device}: broken image {image}" for image in found["images"]]
         problems += [
             f"{device}: {entry['message']}"
