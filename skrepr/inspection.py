@@ -102,8 +102,8 @@ class ScoreDistributionDisplay:
             This object.
         """
         scores = np.asarray(self.scores)
-        shown = scores[np.isfinite(scores)]
-        if not len(shown) or np.isnan(scores).any():
+        finite = scores[np.isfinite(scores)]
+        if not len(finite) or np.isnan(scores).any():
             raise ValueError(
                 "Scores must not be NaN, and one at least must be finite. Expected "
                 "scores as an estimator's score_samples returns them. Pass other rows."
@@ -115,13 +115,13 @@ class ScoreDistributionDisplay:
                 "Expected one group for every row of X."
             )
         ax = _axes(type(self).__name__, ax)
-        first, third = np.quantile(shown, [0.25, 0.75])
-        span, pivot = third - first, first
+        quartile, upper_quartile = np.quantile(finite, [0.25, 0.75])
+        span, pivot = upper_quartile - quartile, quartile
         if self.threshold is not None:
-            span = max(span, shown.max() - self.threshold)
+            span = max(span, finite.max() - self.threshold)
             pivot = min(pivot, self.threshold)
-        lowest = min(max(shown.min(), pivot - 3 * span), shown.max())
-        scores = np.clip(scores, lowest, shown.max())
+        lowest = min(max(finite.min(), pivot - 3 * span), finite.max())
+        scores = np.clip(scores, lowest, finite.max())
         if y is None:
             groups = {"": scores}
         else:
@@ -291,17 +291,17 @@ class FeatureContributionsDisplay:
         ax = _axes(type(self).__name__, ax)
         contributions = np.asarray(self.contributions)
         order = np.argsort(-contributions, kind="stable")
-        shown, rest = order[:max_features], order[max_features:]
-        widths = list(contributions[shown])
-        labels = [self.feature_names[j] for j in shown]
+        features, others = order[:max_features], order[max_features:]
+        widths = list(contributions[features])
+        labels = [self.feature_names[j] for j in features]
         if self.values is not None:
             labels = [
                 f"{label} = {_written(self.values[j])}"
-                for label, j in zip(labels, shown, strict=True)
+                for label, j in zip(labels, features, strict=True)
             ]
-        if len(rest):
-            widths.append(contributions[rest].sum())
-            labels.append(f"the other {len(rest)}")
+        if len(others):
+            widths.append(contributions[others].sum())
+            labels.append(f"the other {len(others)}")
         positions = np.arange(len(widths))
         self.bars_ = ax.barh(positions, widths, **kwargs)
         ax.set_yticks(positions, labels)

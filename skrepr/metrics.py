@@ -23,7 +23,7 @@ from skrepr._columns._labels import check_labels, encode_classes
 from skrepr._sklearn import Interval, validate_params
 
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
-_CELLS = 2**18  # of the distances that are in memory at a time
+_MAX_DISTANCES = 2**18  # in memory at a time: 2 MB in float64
 
 
 @validate_params({"alpha": _POSITIVE}, prefer_skip_nested_validation=True)
@@ -117,12 +117,12 @@ def uniformity(Z, t=2):
     """
     Z = normalize(_check_rows(Z))
     n = len(Z)
-    logs = []
-    for block in blocks(n - 1, n, _CELLS):
+    log_sums = []
+    for block in blocks(n - 1, n, _MAX_DISTANCES):
         squares = euclidean_distances(Z[block], Z[block.start :], squared=True)
         i, j = np.ogrid[: squares.shape[0], : squares.shape[1]]
-        logs.append(logsumexp(-t * squares[i < j]))
-    return float(logsumexp(logs) - math.log(n * (n - 1) / 2))
+        log_sums.append(logsumexp(-t * squares[i < j]))
+    return float(logsumexp(log_sums) - math.log(n * (n - 1) / 2))
 
 
 def effective_rank(Z):
@@ -249,17 +249,17 @@ def knn_accuracy(Z, y, n_neighbors=5):
     >>> print(f"{knn_accuracy(Z, y):.3f}")
     0.967
     """
-    Z, _, numbers = _labelled(Z, y)
+    Z, _, ids = _labelled_rows(Z, y)
     if n_neighbors >= len(Z):
         raise ValueError(
             f"n_neighbors={n_neighbors} is too large for {len(Z)} labelled rows, of "
             f"which each has {len(Z) - 1} neighbours. Lower n_neighbors or label more "
             "rows."
         )
-    # Without an argument, it leaves out the row itself.
+    # Without an argument, kneighbors leaves out the row itself.
     nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(Z).kneighbors()[1]
-    voted = mode(numbers[nearest], axis=1).mode
-    return float(np.mean(voted == numbers))
+    elected = mode(ids[nearest], axis=1).mode
+    return float(np.mean(elected == ids))
 
 
 @validate_params({"cv": ["cv_object"]}, prefer_skip_nested_validation=True)
@@ -300,13 +300,13 @@ def linear_probe_accuracy(Z, y, cv=5):
     >>> print(f"{linear_probe_accuracy(Z, y):.3f}")
     0.960
     """
-    Z, classes, numbers = _labelled(Z, y)
+    Z, classes, ids = _labelled_rows(Z, y)
     if len(classes) == 1:
         raise ValueError(
             f"All labels in y are {classes.tolist()[0]!r}. Expected at least two "
             "classes to tell apart."
         )
-    sizes = np.bincount(numbers)
+    sizes = np.bincount(ids)
     if isinstance(cv, Integral) and sizes.min() < cv:
         rarest = sizes.argmin()
         raise ValueError(
@@ -315,15 +315,15 @@ def linear_probe_accuracy(Z, y, cv=5):
             "setting its labels to None."
         )
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000))
-    return float(cross_val_score(probe, Z, numbers, cv=cv, error_score="raise").mean())
+    return float(cross_val_score(probe, Z, ids, cv=cv, error_score="raise").mean())
 
 
 def _check_rows(Z):
     return check_array(Z, dtype=np.float64, ensure_min_samples=2, input_name="Z")
 
 
-def _labelled(Z, y):
-    """Return the labelled rows, the classes, and the number of every row's class."""
+def _labelled_rows(Z, y):
+    """Return the labelled rows, the classes, and the id of every row's class."""
     Z = _check_rows(Z)
     labels, missing = check_labels(Z, y)
     return Z[~missing], *encode_classes(labels)
@@ -340,7 +340,7 @@ def active_units(codes, *, threshold=0.01):
     codes : array-like of shape (n_samples, n_components)
         Posterior means, as ``transform`` returns them.
     threshold : float, default=0.01
-        The least variance.
+        The smallest variance of a component that varies.
 
     Returns
     -------

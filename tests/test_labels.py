@@ -33,9 +33,9 @@ def test_labels_of_any_type_may_be_missing(y, expected):
     labels, missing = check_labels(np.zeros((4, 1)), y)
     assert_array_equal(missing, [False, True, False, False])
     assert_array_equal(labels, expected)
-    classes, numbers = encode_classes(labels)
+    classes, ids = encode_classes(labels)
     assert_array_equal(classes, sorted(set(expected)))
-    assert_array_equal(classes[numbers], expected)
+    assert_array_equal(classes[ids], expected)
 
 
 @pytest.mark.parametrize("y", [[1, -1, 0, -1], [1.0, -1.0, 0.0, np.nan]])

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from skrepr._columns._messages import shortened
 from skrepr._columns._missing import is_missing
 from skrepr._columns._quantiles import ranks
-from skrepr._columns._table import shortened
 
 _N_KNOTS = 1000  # quantiles of generated columns
 

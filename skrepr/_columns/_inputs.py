@@ -8,10 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-_MOST_ONE_HOT = 16  # levels of a column that get an input each; more are embedded
+_MAX_ONE_HOT_LEVELS = 16  # of a column whose levels get an input each
 
 
-_WIDEST = 50  # inputs of a column of many levels
+# fastai's rule of thumb for the width of the vectors of n levels, 1.6 n^0.56. Its bound
+# is that of fastai's earlier rule; it holds from 459 levels on.
+_EMBEDDING_FACTOR, _EMBEDDING_EXPONENT, _MAX_EMBEDDING_WIDTH = 1.6, 0.56, 50
 
 
 class ColumnEncoder(nn.Module):
@@ -92,7 +94,7 @@ class Inputs(nn.Module):
         super().__init__()
         numeric = np.flatnonzero(columns.numeric)
         holey = np.flatnonzero(columns.missing)
-        few = columns.categorical & (columns.n_levels <= _MOST_ONE_HOT)
+        few = columns.categorical & (columns.n_levels <= _MAX_ONE_HOT_LEVELS)
         self.register_buffer("numeric", torch.as_tensor(numeric))
         self.register_buffer("mean", torch.as_tensor(columns.mean[numeric]).float())
         self.register_buffer("holey", torch.as_tensor(holey))
@@ -106,7 +108,7 @@ class Inputs(nn.Module):
         self.embedded = np.flatnonzero(columns.categorical & ~few).tolist()
         for j in self.embedded:
             n_levels = int(columns.n_levels[j])
-            width = min(_WIDEST, round(1.6 * n_levels**0.56))
+            width = _embedding_width(n_levels)
             vectors = torch.randn(n_levels, width) / width**0.5
             vectors[torch.as_tensor(~seen[j])] = 0.0
             self.register_parameter(f"vectors_{j}", nn.Parameter(vectors))
@@ -126,3 +128,8 @@ class Inputs(nn.Module):
         if len(self.holey):
             read.append(x.index_select(1, self.holey).isnan().to(x.dtype))
         return torch.cat(read, dim=1)
+
+
+def _embedding_width(n_levels):
+    width = round(_EMBEDDING_FACTOR * n_levels**_EMBEDDING_EXPONENT)
+    return min(width, _MAX_EMBEDDING_WIDTH)

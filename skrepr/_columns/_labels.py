@@ -40,7 +40,7 @@ def check_labels(X, y, unlabelled=None):
         missing = np.zeros(len(y), bool)
     if not is_missing(unlabelled):
         pairs = zip(y.tolist(), missing, strict=True)
-        missing = np.array([lacks or label == unlabelled for label, lacks in pairs])
+        missing = np.array([is_hole or label == unlabelled for label, is_hole in pairs])
     if missing.all():
         raise ValueError(
             f"All of the {len(y)} labels in y are missing. Expected some that are not: "
@@ -59,7 +59,7 @@ def check_labels(X, y, unlabelled=None):
 
 
 def encode_classes(labels):
-    """Assign a number to every class.
+    """Assign an id to every class: 0, 1, ...
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def encode_classes(labels):
     -------
     classes : ndarray of shape (n_classes,)
         The distinct labels in ascending order.
-    numbers : ndarray of shape (n_labelled,), int
+    ids : ndarray of shape (n_labelled,), int
         Position of every label in `classes`.
 
     Raises
@@ -88,7 +88,7 @@ def encode_classes(labels):
     return np.unique(labels, return_inverse=True)
 
 
-def stratified(order, classes):
+def stratified(order, ids):
     """Reorder rows so that every beginning holds the classes in proportion.
 
     The last row of every class comes after all others: a class is complete only in a
@@ -98,20 +98,17 @@ def stratified(order, classes):
     ----------
     order : ndarray of shape (n_samples,), int
         Numbers of the rows.
-    classes : ndarray of shape (n_samples,), int
-        Of the row of every number.
+    ids : ndarray of shape (n_samples,), int
+        Of the class of the row of every number.
 
     Returns
     -------
     ndarray of shape (n_samples,), int
         The numbers, those of each class in the order they had.
     """
-    _, numbers, counts = np.unique(
-        classes[order], return_inverse=True, return_counts=True
-    )
-    by_class = numbers.argsort(kind="stable")
+    _, ids, sizes = np.unique(ids[order], return_inverse=True, return_counts=True)
+    by_class = ids.argsort(kind="stable")
+    starts = sizes.cumsum() - sizes
     place = np.empty(len(order))  # of a row in its class
-    place[by_class] = np.arange(len(order)) - np.repeat(
-        counts.cumsum() - counts, counts
-    )
-    return order[np.argsort((place + 1) / counts[numbers], kind="stable")]
+    place[by_class] = np.arange(len(order)) - starts.repeat(sizes)
+    return order[np.argsort((place + 1) / sizes[ids], kind="stable")]

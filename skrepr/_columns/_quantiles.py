@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-_MOST_KNOTS = 1000  # of a continuous column
+_MAX_QUANTILES = 1000  # of a continuous column: ranks to a thousandth
 
 
-_MOST_LEVELS = 10_000  # distinct values a discrete column may have
+_MAX_DISCRETE_VALUES = 10_000  # distinct ones of a discrete column, which all are kept
 
 
-_MOST_ROWS = 100_000  # to sort
+_MAX_SORTED_CELLS = 100_000  # of a column; ranks in a sample of them err by 0.002
 
 
 @dataclass(frozen=True)
@@ -55,22 +55,22 @@ class Quantiles:
         Quantiles
         """
         observed = column[~np.isnan(column)].astype(np.float64)
-        if len(observed) > _MOST_ROWS:
+        if len(observed) > _MAX_SORTED_CELLS:
             rng = np.random.default_rng(0)
-            some = rng.choice(len(observed), _MOST_ROWS, replace=False)
-            ends = observed.min(), observed.max()  # which make the range, and vary
-            observed = np.append(observed[some], ends)
+            sample = rng.choice(observed, _MAX_SORTED_CELLS, replace=False)
+            # The range is that of all cells, and a column that varies varies here, too.
+            observed = np.append(sample, [observed.min(), observed.max()])
         values, counts = np.unique(observed, return_counts=True)
         upto = counts.cumsum() / len(observed)
         below = np.concatenate([[0.0], upto[:-1]])
-        is_discrete = len(values) <= _MOST_LEVELS and (
+        is_discrete = len(values) <= _MAX_DISCRETE_VALUES and (
             2 * len(values) <= len(observed) or len(values) == 1
         )
         is_whole = bool((values == np.floor(values)).all())
-        if not is_discrete and len(values) > _MOST_KNOTS:
-            at = np.searchsorted(upto, np.linspace(0, 1, _MOST_KNOTS)[:-1])
-            kept = np.unique([*at, len(values) - 1])
-            values, below, upto = values[kept], below[kept], upto[kept]
+        if not is_discrete and len(values) > _MAX_QUANTILES:
+            shares = np.linspace(0, 1, _MAX_QUANTILES)[:-1]
+            knots = np.unique([*np.searchsorted(upto, shares), len(values) - 1])
+            values, below, upto = values[knots], below[knots], upto[knots]
         return cls(values, below, upto, is_discrete, is_whole, len(observed))
 
     def at(self, rank):
@@ -117,11 +117,11 @@ class Quantiles:
         mean = np.average(scores, weights=shares)
         scores -= mean
         scores /= np.sqrt(np.average(np.square(scores), weights=shares))
-        at = np.arange(len(middle))
-        if len(at) > n_knots:
-            steps = np.linspace(scores[0], scores[-1], n_knots)
-            at = np.unique([*np.searchsorted(scores, steps[:-1]), len(scores) - 1])
-        return NormalMap(self.values[at], scores[at])
+        knots = np.arange(len(middle))
+        if len(knots) > n_knots:
+            steps = np.linspace(scores[0], scores[-1], n_knots)[:-1]
+            knots = np.unique([*np.searchsorted(scores, steps), len(scores) - 1])
+        return NormalMap(self.values[knots], scores[knots])
 
     def get_state(self):
         """Return the fields as values JSON can hold."""
@@ -200,10 +200,9 @@ def ranks(values, knots, rng):
     """
     first = np.searchsorted(knots, values, side="left")
     last = np.searchsorted(knots, values, side="right")
-    at = np.arange(len(knots)) + 0.5
-    between = np.interp(values, knots, at)
+    interpolated = np.interp(values, knots, np.arange(len(knots)) + 0.5)
     drawn = first + (last - first) * rng.random(len(values))
     outside = (last == 0) | (first == len(knots))
-    half = 0.5 * rng.random(len(values))
-    drawn[outside] = np.where(last == 0, half, len(knots) - half)[outside]
-    return np.where(outside | (last - first > 1), drawn, between) / len(knots)
+    half_step = 0.5 * rng.random(len(values))  # a knot stands in the middle of its step
+    drawn[outside] = np.where(last == 0, half_step, len(knots) - half_step)[outside]
+    return np.where(outside | (last - first > 1), drawn, interpolated) / len(knots)

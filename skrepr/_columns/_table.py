@@ -1,112 +1,27 @@
 """The border between the user's columns and the float32 matrix the modules see."""
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from skrepr._blocks import blocks
+from skrepr._columns._columns import Columns
 from skrepr._columns._quantiles import Quantiles
 from skrepr._columns._schema import Schema
 
 # The spread that rounding alone can give to equal values, relative to their size.
-_ROUNDING = 10 * np.finfo(np.float64).eps
+ROUNDING = 10 * np.finfo(np.float64).eps
 
 
-_FARTHEST = 1e6  # standard deviations from the mean: keeps float32 networks finite
+# A cell is brought to at most so many standard deviations from the mean: the squares of
+# it and of what networks make of it stay far from the largest float32, 3e38.
+MAX_DEVIATIONS = 1e6
 
 
 _CACHE_CELLS = 2**16  # in float64 half a megabyte, which the cache of a core holds
 
 
-@dataclass(frozen=True)
-class Columns:
-    """What the parts know of the matrix: one entry for every column.
-
-    A cell of a numeric column holds a number, a cell of a categorical column the code
-    of its level: 0, 1, ... NaN stands for a missing cell in both.
-
-    Kinds of columns are masks, which combine: ``columns.categorical & columns.varies``.
-    They index arrays and Columns alike, and ``np.flatnonzero`` makes positions of them.
-
-    Attributes
-    ----------
-    center, scale : ndarray of shape (n_columns,), float64
-        A value of the matrix times `scale` plus `center` is in the user's units. 0 and
-        1 for categorical columns.
-    mean, std : ndarray of shape (n_columns,), float64
-        Of the training rows, in units of the matrix: 0 and 1 where it is standardised,
-        and for categorical columns.
-    varies : ndarray of shape (n_columns,), bool
-        False where the training rows held a single value. The matrix is 0 there.
-    names : list
-        The names to use in messages.
-    n_levels : ndarray of shape (n_columns,), int
-        The number of levels of a categorical column, 0 for a numeric one.
-    missing : ndarray of shape (n_columns,), bool
-        Whether cells were missing in the training rows.
-    frequencies : list of ndarray of shape (n_levels,), float64
-        Of the levels of every categorical column among the training rows; empty for a
-        numeric one.
-    """
-
-    center: np.ndarray
-    scale: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-    varies: np.ndarray
-    names: list
-    n_levels: np.ndarray
-    missing: np.ndarray
-    frequencies: list
-
-    def __len__(self):
-        return len(self.scale)
-
-    def __getitem__(self, index):
-        """Return the layout of some of the columns, from a mask or an index array."""
-        chosen = np.arange(len(self))[index]
-        lists: dict[str, Any] = {
-            name: [getattr(self, name)[j] for j in chosen]
-            for name in ("names", "frequencies")
-        }
-        arrays: dict[str, Any] = {
-            field.name: getattr(self, field.name)[chosen]
-            for field in fields(self)
-            if field.name not in lists
-        }
-        return Columns(**arrays, **lists)
-
-    @property
-    def numeric(self):
-        """Which columns hold numbers, a mask."""
-        return self.n_levels == 0
-
-    @property
-    def categorical(self):
-        """Which columns hold codes of categories, a mask."""
-        return self.n_levels > 0
-
-    @property
-    def safe_std(self):
-        """The standard deviations to divide by: 1 where a column does not vary."""
-        return np.where(self.varies, self.std, 1.0)
-
-    @property
-    def units(self):
-        """The number of the unit of every cell of a row, int.
-
-        Cells of a unit share their scale, quantiles, noise and likelihood. In a table
-        every column is a unit of its own.
-        """
-        return np.arange(len(self))
-
-    @property
-    def is_plain(self):
-        """Whether the matrix is all numbers: no categories, no holes in training."""
-        return not (self.categorical.any() or self.missing.any())
-
-
+@dataclass(eq=False)
 class Table:
     """Standardise columns in float64, before the cast to float32, and go back.
 
@@ -133,35 +48,26 @@ class Table:
         The columns that are standardised even with "quantile".
     """
 
-    def __init__(
-        self,
-        schema,
-        mean,
-        std,
-        standardize,
-        missing,
-        frequencies,
-        quantiles,
-        linear,
-    ):
-        self.schema = schema
-        self.mean = mean
-        self.std = std
-        self.standardize = standardize
-        self.missing = missing
-        self.frequencies = frequencies
-        self.quantiles = quantiles
-        self.linear = linear
-        self.varies = std > 0
-        numeric = schema.numeric
-        scaled = self.varies & numeric if standardize else np.zeros_like(numeric)
-        self.center = np.where(numeric & (scaled | ~self.varies), mean, 0.0)
-        self.scale = np.where(scaled, std, 1.0)
-        mapped = self.varies & numeric & ~linear
-        if standardize != "quantile":
+    schema: Schema
+    mean: np.ndarray
+    std: np.ndarray
+    standardize: bool | str
+    missing: np.ndarray
+    frequencies: list
+    quantiles: list
+    linear: np.ndarray
+
+    def __post_init__(self):
+        self.varies = self.std > 0
+        numeric = self.schema.numeric
+        scaled = numeric & self.varies if self.standardize else np.zeros_like(numeric)
+        self.center = np.where(numeric & (scaled | ~self.varies), self.mean, 0.0)
+        self.scale = np.where(scaled, self.std, 1.0)
+        mapped = scaled & ~self.linear
+        if self.standardize != "quantile":
             mapped[:] = False
         self.maps = {
-            j: quantiles[j].normal_map() for j in np.flatnonzero(mapped).tolist()
+            j: self.quantiles[j].normal_map() for j in np.flatnonzero(mapped).tolist()
         }
 
     @classmethod
@@ -206,7 +112,7 @@ class Table:
                 first[j] = observed[0]
             largest = np.maximum(np.abs(low), np.abs(high))
             mean, std = _mean_and_std(X, missing)
-            constant = high - low <= _ROUNDING * largest
+            constant = high - low <= ROUNDING * largest
         numeric = schema.numeric
         too_large = ~(np.isfinite(mean) & np.isfinite(std))
         if not standardize:
@@ -243,16 +149,7 @@ class Table:
 
     def with_linear(self, linear):
         """Return a table that standardises the columns of a mask even by "quantile"."""
-        return Table(
-            self.schema,
-            self.mean,
-            self.std,
-            self.standardize,
-            self.missing,
-            self.frequencies,
-            self.quantiles,
-            linear,
-        )
+        return replace(self, linear=linear)
 
     @property
     def columns(self):
@@ -288,24 +185,27 @@ class Table:
             distance. What is missing stays NaN.
         """
         matrix = np.empty(X.shape, X.dtype if dtype is None else dtype)
-        farthest = np.where(self.schema.numeric, _FARTHEST * self.std, np.inf)
-        low = (self.mean - farthest - self.center) / self.scale
-        high = (self.mean + farthest - self.center) / self.scale
+        distance = np.where(self.schema.numeric, MAX_DEVIATIONS * self.std, np.inf)
+        low = (self.mean - distance - self.center) / self.scale
+        high = (self.mean + distance - self.center) / self.scale
         constant = np.flatnonzero(~self.varies)
-        lowest = low[self.varies].max(initial=-np.inf)
-        highest = high[self.varies].min(initial=np.inf)
+        max_low = low[self.varies].max(
+            initial=-np.inf
+        )  # between these every bound is kept
+        min_high = high[self.varies].min(initial=np.inf)
         for rows in blocks(len(X), X.shape[1], _CACHE_CELLS):
             block = X[rows].astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):
                 block -= self.center
                 block /= self.scale
-                least, most = block.min(), block.max()
-            if not (least >= lowest and most <= highest):  # or there is a NaN
+                smallest, largest = block.min(), block.max()
+            within = smallest >= max_low and largest <= min_high
+            if not within:  # or there is a NaN
                 np.clip(block, low, high, out=block)
             block[:, constant] = np.where(np.isnan(block[:, constant]), np.nan, 0.0)
             for j, map_ in self.maps.items():
                 scores = map_.forward(X[rows, j].astype(np.float64))
-                block[:, j] = scores.clip(-_FARTHEST, _FARTHEST)
+                block[:, j] = scores.clip(-MAX_DEVIATIONS, MAX_DEVIATIONS)
             matrix[rows] = block
         return matrix
 
@@ -326,7 +226,7 @@ class Table:
         differs = np.zeros(X.shape, bool)
         value = self.mean[constant]
         distance = np.abs(X[:, constant] - value)
-        differs[:, constant] = distance > _ROUNDING * np.abs(value)
+        differs[:, constant] = distance > ROUNDING * np.abs(value)
         return differs
 
     def from_matrix(self, matrix):
@@ -382,7 +282,7 @@ class Table:
             "standardize": self.standardize,
             "missing": self.missing.tolist(),
             "frequencies": [shares.tolist() for shares in self.frequencies],
-            "quantiles": [known and known.get_state() for known in self.quantiles],
+            "quantiles": [each and each.get_state() for each in self.quantiles],
             "linear": self.linear.tolist(),
         }
 
@@ -405,15 +305,9 @@ class Table:
             state["standardize"],
             np.asarray(state["missing"], bool),
             [np.asarray(shares, float) for shares in state["frequencies"]],
-            [known and Quantiles.from_state(known) for known in state["quantiles"]],
+            [each and Quantiles.from_state(each) for each in state["quantiles"]],
             np.asarray(state["linear"], bool),
         )
-
-
-def shortened(values, n_most=10):
-    """Write a list for a message, without what is beyond its first values."""
-    shown = ", ".join(map(repr, values[:n_most]))
-    return shown if len(values) <= n_most else f"{shown}, ..."
 
 
 def _mean_and_std(X, missing):
@@ -421,25 +315,25 @@ def _mean_and_std(X, missing):
 
     `missing` tells the columns where some cells are NaN, which do not count.
     """
-    some = bool(missing.any())
+    has_holes = bool(missing.any())
     slices = blocks(len(X), X.shape[1], _CACHE_CELLS)
-    n_observed = len(X) - np.isnan(X).sum(axis=0) if some else len(X)
+    n_observed = len(X) - np.isnan(X).sum(axis=0) if has_holes else len(X)
     total = sum(
-        (np.nan_to_num(X[rows]) if some else X[rows]).sum(axis=0, dtype=np.float64)
+        (np.nan_to_num(X[rows]) if has_holes else X[rows]).sum(axis=0, dtype=np.float64)
         for rows in slices
     )
     mean = total / n_observed
-    squares, rest = np.zeros_like(mean), np.zeros_like(mean)
+    squares, rounding = np.zeros_like(mean), np.zeros_like(mean)
     for rows in slices:
         deviations = X[rows].astype(np.float64)
         deviations -= mean
-        if some:
+        if has_holes:
             deviations[np.isnan(deviations)] = 0.0
-        rest += deviations.sum(axis=0)
+        rounding += deviations.sum(axis=0)
         squares += np.einsum("ij,ij->j", deviations, deviations)
     # The second pass also finds what rounding has left in the mean.
-    rest /= n_observed
-    return mean + rest, np.sqrt(np.maximum(squares / n_observed - rest**2, 0))
+    rounding /= n_observed
+    return mean + rounding, np.sqrt(np.maximum(squares / n_observed - rounding**2, 0))
 
 
 def _frequencies(codes, n_levels):

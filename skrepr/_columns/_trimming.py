@@ -4,7 +4,10 @@ import math
 
 import numpy as np
 
-from skrepr._columns._table import _FARTHEST, _ROUNDING
+from skrepr._columns._table import MAX_DEVIATIONS, ROUNDING
+
+# Of a normal distribution: the standard deviation over the median absolute deviation.
+_STD_OF_MAD = 1.4826
 
 
 def central_rows(X, trim, numeric=None):
@@ -32,17 +35,17 @@ def central_rows(X, trim, numeric=None):
     for column in X.T if numeric is None else X.T[numeric]:
         column = column.astype(np.float64)
         missing = np.isnan(column)
-        kept = ~missing if missing.any() else slice(None)
-        observed = column[kept]
+        rows = ~missing if missing.any() else slice(None)
+        observed = column[rows]
         if not len(observed):  # Table.fit raises the error
             continue
-        if np.ptp(observed) <= _ROUNDING * np.abs(observed).max():
+        if np.ptp(observed) <= ROUNDING * np.abs(observed).max():
             continue
         with np.errstate(over="ignore", invalid="ignore"):  # as in Table.fit
             deviations = np.abs(observed - np.median(observed))
-            scale = 1.4826 * np.median(deviations) or observed.std()
+            scale = _STD_OF_MAD * np.median(deviations) or observed.std()
             if scale > 0:
-                distances[kept] += np.minimum(deviations / scale, _FARTHEST) ** 2
+                distances[rows] += np.minimum(deviations / scale, MAX_DEVIATIONS) ** 2
                 n_counted += 1
                 n_missing += missing
     if n_missing.any():

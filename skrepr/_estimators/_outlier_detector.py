@@ -13,7 +13,7 @@ from sklearn.utils import get_tags, indexable
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skrepr._columns._table import shortened
+from skrepr._columns._messages import shortened
 from skrepr._estimators._thresholds import automatic_threshold, threshold_of_share
 from skrepr._sklearn import (
     HasMethods,

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skrepr._columns._table import shortened
+from skrepr._columns._messages import shortened
 from skrepr._sklearn import InvalidParameterError
 from skrepr.likelihoods._base import Likelihood
 from skrepr.likelihoods._categories import Softmax

@@ -1,0 +1,94 @@
+"""What the parts know of the columns of the matrix."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the parts know of the matrix: one entry for every column.
+
+    A cell of a numeric column holds a number, a cell of a categorical column the code
+    of its level: 0, 1, ... NaN stands for a missing cell in both.
+
+    Kinds of columns are masks, which combine: ``columns.categorical & columns.varies``.
+    They index arrays and Columns alike, and ``np.flatnonzero`` makes positions of them.
+
+    Attributes
+    ----------
+    center, scale : ndarray of shape (n_columns,), float64
+        A value of the matrix times `scale` plus `center` is in the user's units. 0 and
+        1 for categorical columns.
+    mean, std : ndarray of shape (n_columns,), float64
+        Of the training rows, in units of the matrix: 0 and 1 where it is standardised,
+        and for categorical columns.
+    varies : ndarray of shape (n_columns,), bool
+        False where the training rows held a single value. The matrix is 0 there.
+    names : list
+        The names to use in messages.
+    n_levels : ndarray of shape (n_columns,), int
+        The number of levels of a categorical column, 0 for a numeric one.
+    missing : ndarray of shape (n_columns,), bool
+        Whether cells were missing in the training rows.
+    frequencies : list of ndarray of shape (n_levels,), float64
+        Of the levels of every categorical column among the training rows; empty for a
+        numeric one.
+    """
+
+    center: np.ndarray
+    scale: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    varies: np.ndarray
+    names: list
+    n_levels: np.ndarray
+    missing: np.ndarray
+    frequencies: list
+
+    def __len__(self):
+        return len(self.scale)
+
+    def __getitem__(self, index):
+        """Return the layout of some of the columns, from a mask or an index array."""
+        chosen = np.arange(len(self))[index]
+        lists: dict[str, Any] = {
+            name: [getattr(self, name)[j] for j in chosen]
+            for name in ("names", "frequencies")
+        }
+        arrays: dict[str, Any] = {
+            field.name: getattr(self, field.name)[chosen]
+            for field in fields(self)
+            if field.name not in lists
+        }
+        return Columns(**arrays, **lists)
+
+    @property
+    def numeric(self):
+        """Which columns hold numbers, a mask."""
+        return self.n_levels == 0
+
+    @property
+    def categorical(self):
+        """Which columns hold codes of categories, a mask."""
+        return self.n_levels > 0
+
+    @property
+    def safe_std(self):
+        """The standard deviations to divide by: 1 where a column does not vary."""
+        return np.where(self.varies, self.std, 1.0)
+
+    @property
+    def units(self):
+        """The number of the unit of every cell of a row, int.
+
+        Cells of a unit share their scale, quantiles, noise and likelihood. In a table
+        every column is a unit of its own.
+        """
+        return np.arange(len(self))
+
+    @property
+    def is_plain(self):
+        """Whether the matrix is all numbers: no categories, no holes in training."""
+        return not (self.categorical.any() or self.missing.any())
