@@ -7,7 +7,8 @@ where labels are few; and outlier detection from their scores.
 
 from skrepr._estimators._autoencoder import AutoencoderTransformer
 from skrepr._estimators._contrastive import ContrastiveTransformer
-from skrepr._estimators._fine_tuned import FineTunedClassifier, FineTunedRegressor
+from skrepr._estimators._fine_tuned_classifier import FineTunedClassifier
+from skrepr._estimators._fine_tuned_regressor import FineTunedRegressor
 from skrepr._estimators._outlier_detector import OutlierDetector
 from skrepr._estimators._vae import VAETransformer
 from skrepr._public import hand_on

@@ -305,13 +305,12 @@ def test_holes_are_filled_from_the_rest_of_the_row(trained_on_holes):
 def test_another_round_of_filling_changes_little():
     whole, X = holey()
     ae = make(augmentation=None, max_iter=100).fit(whole)
-    x = ae.table_.to_matrix(X)
-    once = ae._apply("fill", x)
+    once = ae._run("fill", X)
     assert not np.isnan(once).any()
     ae.module_.holey[:] = True  # one round
-    first = ae._apply("fill", x)
-    last = np.abs(once - first)[np.isnan(x)].mean()
-    assert 0 < last < np.abs(first)[np.isnan(x)].mean()
+    first = ae._run("fill", X)
+    last = np.abs(once - first)[np.isnan(X)].mean()
+    assert 0 < last < np.abs(first)[np.isnan(X)].mean()
 
 
 def test_rows_with_holes_score_like_whole_ones():

@@ -21,8 +21,8 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
-from skrepr._columns._generation import Sampler
 from skrepr._columns._table import Table
+from skrepr._estimators._row_generator import RowGenerator
 from skrepr.augmentations import Compose, FeatureMasking, GaussianNoise
 from skrepr.backbones import MLP, Backbone
 from skrepr.latent_densities import GaussianMixture
@@ -924,7 +924,7 @@ def test_fitted_estimators_hold_no_rows_no_optimiser_and_rest_on_the_cpu(
     assert b"torch.optim" not in content
     n_parameters = sum(p.numel() for p in few.module_.parameters())
     n_quantiles = 0
-    if hasattr(few, "sampler_"):  # of the columns, and of generated ones
+    if hasattr(few, "row_generator_"):  # of the columns, and of generated ones
         n_quantiles = 5 * (3 * 8 * 1001 + 4 * 1000)
     assert len(content) < 4 * n_parameters + n_quantiles + 30_000
     for tensor in few.module_.state_dict().values():
@@ -957,12 +957,12 @@ def test_parameters_table_and_weights_rebuild_the_estimator(
         again.error_model_ = again._part("error_model").build(again.table_.columns)
         for name, tensor in transformer.error_model_.state_dict().items():
             setattr(again.error_model_, name, tensor)
-    if hasattr(transformer, "sampler_"):
+    if hasattr(transformer, "row_generator_"):
         density = again._part("latent_density").build(np.eye(3), 0)
-        again.sampler_ = Sampler(density)
-        for name, tensor in transformer.sampler_.state_dict().items():
+        again.row_generator_ = RowGenerator(density)
+        for name, tensor in transformer.row_generator_.state_dict().items():
             owner, _, name = name.rpartition(".")
-            setattr(again.sampler_.get_submodule(owner), name, tensor)
+            setattr(again.row_generator_.get_submodule(owner), name, tensor)
     again.device_ = "cpu"
     again.n_features_in_ = len(again.table_.columns)
     again.feature_names_in_ = np.asarray(state["schema"]["names"], dtype=object)

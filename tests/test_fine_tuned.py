@@ -885,7 +885,7 @@ def test_fits_in_threads_leave_the_filters_of_warnings_alone(X, y):
 
 
 def test_the_order_of_the_rows_does_not_decide_what_the_head_starts_from(monkeypatch):
-    monkeypatch.setattr("skrepr._estimators._fine_tuned._MOST_ROWS", 40)
+    monkeypatch.setattr("skrepr._estimators._fine_tuned._MAX_PROBED", 40)
     rng = np.random.default_rng(0)
     y = np.arange(120) % 3
     X = rng.normal(size=(3, 5))[y] * 3 + rng.normal(size=(120, 5))

@@ -21,7 +21,7 @@ PARTS = [  # a kind a layer: a layer may use those above it in this list
     "auxiliaries",
 ]
 LAYERS = [  # from the ground up: a file imports its own folder and what lies below
-    {"_blocks", "_public", "_sklearn"},
+    {"_blocks", "_public", "_sklearn", "_warnings"},
     {"_training"},
     {"parts"},
     {"_columns"},

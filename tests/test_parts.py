@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 from torch import nn
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
-from skrepr._estimators._base import BaseTorchTransformer
+from skrepr._estimators._base import BaseTorchEstimator
 from skrepr.augmentations import (
     Augmentation,
     Compose,
@@ -293,7 +293,7 @@ def test_the_base_class_of_a_kind_says_what_to_implement(call, method):
 
 def test_a_transformer_must_build_a_module(X):
     with pytest.raises(NotImplementedError):
-        BaseTorchTransformer._build_module(AutoencoderTransformer(), None)
+        BaseTorchEstimator._build_module(AutoencoderTransformer(), None)
 
 
 class Flip(Augmentation):

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from skrepr._columns._inputs import ColumnEncoder
-from skrepr._estimators._base import NEVER_SEEN, DecodingTransformer
+from skrepr._estimators._decoding import DecodingTransformer
+from skrepr._estimators._scorer import Scorer
 from skrepr._training._stacks import is_own
 from skrepr.augmentations import Augmentation
 from skrepr.error_models import ErrorModel
@@ -16,27 +17,6 @@ _MOST_HIDDEN = 0.5  # share of a row's cells that the encoder misses besides its
 
 
 _N_ROUNDS = 5  # of filling holes where the encoder has not learned to do without
-
-
-_MOST_ROWS = 10_000  # for an error model, or twice the length of its vectors
-
-
-_FEW_THINNED = 300  # rows to hide cells of, if none were missing in training
-
-
-_MOST_SIZE = 200  # of the error model's vectors up to which to do that
-
-
-_MOST_THINNED = 1000  # rows from which an error model learns what holes do
-
-
-_MOST_THIN = 0.8  # share of their cells that are missing
-
-
-_LEAST_PATTERNS = 16  # of missing cells in them
-
-
-_PATTERN_CELLS = 2**27  # of the matrices of their patterns
 
 
 class AutoencoderModule(nn.Module):
@@ -123,6 +103,9 @@ class AutoencoderModule(nn.Module):
     def after_step(self):
         pass
 
+    def check(self, X):
+        self.likelihood.check(X)
+
     def encode(self, x):
         return self.encoder(x)
 
@@ -150,56 +133,6 @@ class AutoencoderModule(nn.Module):
             known = torch.where(self.varies, self.reconstruct(seen), 0.0)
             seen = torch.where(unknown, known, x)
         return torch.where(holes, known, x)
-
-
-class _Scorer(nn.Module):
-    """A fitted network and what is known of its errors.
-
-    They are kept apart: the error model of a wide table is large, and only scores need
-    it.
-    """
-
-    numeric: torch.Tensor
-    surprise: torch.Tensor
-
-    def __init__(self, network, error_model, columns):
-        super().__init__()
-        self.network = network
-        self.error_model = error_model
-        self.register_buffer("numeric", torch.from_numpy(columns.numeric))
-        self.categorical = np.flatnonzero(columns.categorical & columns.varies)
-        shape = len(self.categorical), int(columns.n_levels.max(initial=0))
-        surprise = np.zeros(shape)
-        for values, j in zip(surprise, self.categorical, strict=True):
-            shares = columns.frequencies[j]
-            least = shares[shares > 0].min() / 2  # of a level that is only declared
-            values[: len(shares)] = -np.log(np.maximum(shares, least))
-        self.register_buffer("surprise", torch.from_numpy(surprise).float())
-
-    def errors(self, x):
-        """Return x, the error of its reconstruction, the error of that one's, ...
-
-        The shape is (n, 1 + n_reconstructions, n_columns). In the place of the codes of
-        categories stands minus the logarithm of how frequent they are. The network
-        reads holes that are filled, and their errors are NaN.
-        """
-        network, holes = self.network, x.isnan()
-        row = network.fill(x) if holes.any() else x
-        found = [torch.where(self.numeric, row, 0.0)]
-        if len(self.categorical):
-            codes = row[:, self.categorical].long()
-            values = self.surprise.gather(1, codes.T).T
-            found[0][:, self.categorical] = values
-        for _ in range(self.error_model.n_reconstructions):
-            output = network.decoder(network.encode(row))
-            error = residual(network.likelihood, row, output)
-            found.append(torch.where(network.varies, error, 0.0))
-            row = torch.where(network.varies, network.likelihood.mean(output), 0.0)
-        errors = torch.stack(found, dim=1)
-        return errors.masked_fill_((holes & network.varies)[:, None], torch.nan)
-
-    def contributions(self, x):
-        return self.error_model(self.errors(x))
 
 
 class AutoencoderTransformer(DecodingTransformer):
@@ -303,7 +236,7 @@ class AutoencoderTransformer(DecodingTransformer):
         The trained network: on the CPU, float32, in eval mode.
     error_model_ : torch.nn.Module
         What is known of the errors of the training rows.
-    sampler_ : torch.nn.Module
+    row_generator_ : torch.nn.Module
         What is known of the codes and of generated rows.
     table_ : Table
         What is known of the columns; ``table_.get_state()`` is JSON-able.
@@ -418,48 +351,16 @@ class AutoencoderTransformer(DecodingTransformer):
             k,
         )
 
-    def _learn(self, X, passed, schema, ids, seed):
-        error_model = self._part("error_model")
-        stopped = super()._learn(X, passed, schema, ids, seed)
-        with torch.device("cpu"):
-            self.error_model_ = error_model.build(self.table_.columns)
-            self._fit_error_model(X, np.random.default_rng(seed))
-        return stopped
+    def _before_training(self, module, matrix, ids, training):
+        self.error_model_ = self._part("error_model").build(self.table_.columns)
 
-    def _fit_error_model(self, X, rng):
-        model = self.error_model_
-        size = (1 + model.n_reconstructions) * X.shape[1]
-        n_most = max(_MOST_ROWS, 2 * size)
-        if len(X) > n_most:
-            X = X[rng.choice(len(X), n_most, replace=False)]
-        errors = None
-        if hasattr(model, "fit"):
-            errors = self._errors(X)
-            model.fit(errors)
-        if hasattr(model, "fit_holes"):
-            if errors is None:
-                errors = self._errors(X)
-            # Without holes in training there may never be any: not at any cost.
-            thinned = errors[:2]
-            if self.module_.has_holes:
-                thinned = self._errors(_thinned(X, size, rng, _MOST_THINNED))
-            elif size <= _MOST_SIZE:
-                thinned = self._errors(_thinned(X, size, rng, _FEW_THINNED))
-            model.fit_holes(errors, thinned)
+    def _after_training(self, rows, seed):
+        self._learn_to_generate(self._encode_some(rows, seed), seed)
+        self._scorer.fit(rows, np.random.default_rng(seed))
 
-    def _errors(self, X):
-        return torch.from_numpy(self._apply_scorer("errors", X)).double()
-
-    def _apply_scorer(self, verb, X):
-        with torch.device("cpu"):
-            scorer = _Scorer(self.module_, self.error_model_, self.table_.columns)
-        return self._apply_of(
-            scorer,
-            verb,
-            X,
-            to_matrix=self.table_.to_matrix,
-            cells_per_row=(1 + self.error_model_.n_reconstructions) * X.shape[1],
-        )
+    @property
+    def _scorer(self):
+        return Scorer(self.module_, self.error_model_, self.table_, self.device_)
 
     def score_samples(self, X):
         """Score rows: the higher, the more normal.
@@ -506,12 +407,8 @@ class AutoencoderTransformer(DecodingTransformer):
             What is missing contributes 0, and the other columns what makes up the sum;
             in a row without any value all that vary contribute alike.
         """
-        X = self._validate_rows(X)
-        contributions = self._apply_scorer("contributions", X).astype(np.float64)
-        varies = self.table_.varies
-        contributions[:, ~varies] = 0.0  # up to rounding they are
-        contributions[self.table_.differs(X)] = NEVER_SEEN / max(1, varies.sum())
-        return contributions
+        rows = self._validate_rows(X)
+        return self._scorer.contributions(rows)
 
     def score(self, X, y=None):
         """Score the reconstruction of X as a whole.
@@ -536,13 +433,3 @@ class AutoencoderTransformer(DecodingTransformer):
             column that is constant counts as perfect.
         """
         return -float(np.nanmean(self.reconstruction_error(X)))
-
-
-def _thinned(X, size, rng, n):
-    """Return n rows with random cells missing, of no more patterns than are quick."""
-    X = X[rng.choice(len(X), n, replace=len(X) < n)]
-    n_patterns = int(np.clip(_PATTERN_CELLS // size**3, _LEAST_PATTERNS, len(X)))
-    rates = rng.uniform(0, _MOST_THIN, size=(n_patterns, 1))
-    holes = rng.random((n_patterns, X.shape[1])) < rates
-    X[holes[np.arange(len(X)) % n_patterns]] = np.nan
-    return X

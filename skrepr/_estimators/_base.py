@@ -1,43 +1,32 @@
-"""What the estimators share: validate, tabulate, build, train, store; and inference.
+"""What the estimators share: the one fit, training, and inference.
 
-A transformer adds to `BaseTorchTransformer` its own parameters, ``_build_module`` and
-its verbs. Its module is only ever handed rows of the matrix of ``table_``.
+An estimator adds to `BaseTorchEstimator` its own parameters, ``_build_module``, and its
+verbs; a transformer also takes `EncodingMixin`. A module is only ever handed rows of
+the matrix of a table.
 """
 
 import math
-from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skrepr._columns._generation import Condition, Sampler, draw_until
 from skrepr._columns._libraries import is_frame
-from skrepr._columns._schema import Schema
-from skrepr._columns._table import Table
-from skrepr._columns._trimming import central_rows
-from skrepr._sklearn import Interval, StrOptions, fit_context
-from skrepr._training._inference import apply, for_inference, resolve_device
+from skrepr._sklearn import Interval, StrOptions
+from skrepr._training._inference import resolve_device, run
 from skrepr._training._loop import Trainer, train
 from skrepr._training._random import Seeded, generators
 from skrepr._training._samplers import EvenSplit
 from skrepr._training._sources import ResidentSource
-from skrepr.backbones import Backbone
-from skrepr.latent_densities import MOST_CODES, LatentDensity
-from skrepr.likelihoods import Likelihood
 from skrepr.parts import TakesParts
-
-_N_DRAWN = 10_000  # rows, to learn the quantiles of generated columns from
-
 
 NEVER_SEEN = 36.0  # squared error of another value in a column that was constant
 
 
 class BaseTorchEstimator(TakesParts):
-    """Base class of whatever trains a torch module: fit, training and inference."""
+    """Base class of whatever trains a torch module: the one fit, and inference."""
 
     _parameter_constraints: dict = {
         "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -62,23 +51,89 @@ class BaseTorchEstimator(TakesParts):
     #: The rows passed to ``fit`` that the training does not count.
     _not_counted = ""
 
-    # What an estimator adds or overrides.
+    def _fit_or_stay(self, X, y):
+        """Call `_fit`. If it fails, the estimator is as it was before."""
+        before = vars(self).copy()
+        try:
+            # Whatever the mode torch is in when fit is called.
+            with torch.inference_mode(False), torch.enable_grad():
+                stopped = self._fit(X, y)
+        except BaseException:
+            self.__dict__ = before
+            raise
+        if stopped is not None:
+            raise stopped
+        return self
 
-    def _fit(self, *args):
-        """Set every fitted attribute; return what `_train` returns."""
+    def _fit(self, X, y):
+        """Set every fitted attribute, from parameters and parts that are valid.
+
+        Returns
+        -------
+        BaseException or None
+            What cut the training short after a state worth keeping was found.
+        """
+        device = resolve_device(self.device)
+        all_rows, ids, schema = self._read_training_rows(X, y)
+        trusted = self._trusted(all_rows, schema)
+        rows, ids = all_rows[trusted], None if ids is None else ids[trusted]
+        random = check_random_state(self.random_state)
+        seed = random.randint(2**31 - 1)
+        initial, generator, split = generators(seed, device)
+        self._learn_table(X, y, rows, schema, random)
+        table = self._reader.table_
+        matrix = table.to_matrix(rows, np.float32)
+        training, validation = self._split(len(rows), ids, split)
+        with torch.device("cpu"):
+            with Seeded(initial):
+                module = self._build_module(table.columns)
+            module.check(all_rows)
+            self._before_training(module, matrix, ids, training)
+        stopped = self._train(
+            module, matrix, ids, training, validation, device, generator
+        )
+        with torch.device("cpu"):
+            self._after_training(rows, seed)
+        return stopped
+
+    # What an estimator adds or overrides, in the order in which fit asks for it.
+
+    def _read_training_rows(self, X, y):
+        """Read X and y.
+
+        Returns
+        -------
+        rows : ndarray of shape (n_samples, n_features)
+            Numbers, codes of categories, and NaN where a cell is missing.
+        ids : ndarray of shape (n_samples,) or None
+            What the module is to know of y: classes or targets.
+        schema : Schema
+            Of the user's columns.
+        """
         raise NotImplementedError
 
-    def _check_rows(self, X, module):
-        """Raise if the module cannot take these values (user's units)."""
+    def _trusted(self, rows, schema):
+        """Return a mask or a slice of the rows to learn from."""
+        return slice(None)
 
-    def _shuffled(self, n_samples, y, rng):
+    def _learn_table(self, X, y, rows, schema, random):
+        """Learn the table of `_reader`: from rows, or from what the user passed."""
+        raise NotImplementedError
+
+    def _shuffled(self, n_samples, ids, rng):
         """Return the numbers of the rows, those to validate on first."""
         return rng.permutation(n_samples)
 
-    @property
-    def _schema(self):
-        """What `fit` has learned of the user's columns."""
+    def _build_module(self, columns):
+        """Build the module for a column layout, with fresh weights."""
         raise NotImplementedError
+
+    def _before_training(self, module, matrix, ids, training):
+        """Prepare what depends on the rows to train on, given by their numbers."""
+
+    def _batch_sampler(self, source):
+        """Choose how an epoch of training is cut into batches."""
+        return EvenSplit(len(source), self.batch_size)
 
     def _decay(self, n_samples):
         """Return the weight decay for so many rows."""
@@ -88,27 +143,12 @@ class BaseTorchEstimator(TakesParts):
         """Return the steps that ``max_iter="auto"`` stands for."""
         return self._auto_steps
 
-    def _sampler(self, source):
-        """Choose how an epoch of training is cut into batches."""
-        return EvenSplit(len(source), self.batch_size)
+    def _after_training(self, rows, seed):
+        """Learn from the trained module and the rows that it was trained on."""
 
-    # The fit.
+    # The training.
 
-    def _fit_or_stay(self, *args):
-        """Call `_fit`. If it fails, the estimator is as it was before."""
-        before = vars(self).copy()
-        try:
-            # Whatever the mode torch is in when fit is called.
-            with torch.inference_mode(False), torch.enable_grad():
-                stopped = self._fit(*args)
-        except BaseException:
-            self.__dict__ = before
-            raise
-        if stopped is not None:
-            raise stopped
-        return self
-
-    def _train(self, module, matrix, y, parts, *, device, generator):
+    def _train(self, module, matrix, ids, training, validation, device, generator):
         """Train a module, and set the fitted attributes that tell of the training.
 
         Parameters
@@ -116,9 +156,9 @@ class BaseTorchEstimator(TakesParts):
         module : torch.nn.Module
             On the CPU.
         matrix : ndarray of shape (n_samples, n_columns), float32
-        y : ndarray of shape (n_samples,) or None
-        parts : tuple
-            What `_split` returned for them.
+        ids : ndarray of shape (n_samples,) or None
+        training, validation : ndarray of int or None
+            The numbers of the rows to train and to validate on; None for all and none.
         device : torch.device
         generator : torch.Generator
             On the device.
@@ -129,12 +169,12 @@ class BaseTorchEstimator(TakesParts):
             What cut the training short after a state worth keeping was found.
         """
         module.to(device, torch.float32)
-        training, validation = parts
-        source = _source(matrix, y, training, device)
-        sampler = self._sampler(source)
+        source = _source(matrix, ids, training, device)
+        sampler = self._batch_sampler(source)
+        held_out = None
         if validation is not None:
-            held_out = _source(matrix, y, validation, device)
-            validation = held_out, EvenSplit(len(held_out), self.batch_size)
+            held_out = _source(matrix, ids, validation, device)
+            held_out = held_out, EvenSplit(len(held_out), self.batch_size)
         trainer = Trainer(
             module,
             generator,
@@ -149,7 +189,7 @@ class BaseTorchEstimator(TakesParts):
             source,
             sampler,
             max_iter=max_iter,
-            validation=validation,
+            validation=held_out,
             n_iter_no_change=(
                 None if self.n_iter_no_change == "auto" else self.n_iter_no_change
             ),
@@ -164,7 +204,7 @@ class BaseTorchEstimator(TakesParts):
         self.n_iter_ = len(trainer.history["loss"])
         return stopped
 
-    def _split(self, n_samples, y, rng):
+    def _split(self, n_samples, ids, rng):
         """Return the numbers of the rows to train and to validate on."""
         if not self.early_stopping:
             return None, None
@@ -178,487 +218,117 @@ class BaseTorchEstimator(TakesParts):
                 f"{max(n_samples - n_validation, 0)} to train on. Give more rows, or "
                 "set early_stopping=False."
             )
-        order = self._shuffled(n_samples, y, rng)
+        order = self._shuffled(n_samples, ids, rng)
         return order[n_validation:], order[:n_validation]
 
     # Inference, on a copy of the module: the fitted one is never changed.
 
+    @property
+    def _reader(self):
+        """The fitted transformer whose table reads the rows."""
+        return self
+
     def _validate_rows(self, X):
+        """Read rows of the user for the fitted estimator."""
         check_is_fitted(self)
-        X = self._read(X, self._schema)[1]
-        self._check_rows(X, self.module_)
-        return X
+        return read_rows(self, X, self._reader)
 
-    def _read(self, X, schema, y="no_validation", **checks):
-        """Read rows of the user into an array, in which NaN is missing.
+    def _run(self, verb, rows, generator=None, cells_per_row=1):
+        """Evaluate a method of the module, by its name, on rows in the user's units.
 
         Parameters
         ----------
-        X : array-like or DataFrame of shape (n_samples, n_features)
-        schema : Schema or callable
-            What is known of the columns, or, to learn it from X, a function of X.
-        y : object, optional
-            None raises an error where y is required.
-        **checks : dict
-            Options of scikit-learn's `check_array`.
-
-        Returns
-        -------
-        schema : Schema
+        verb : str
         rows : ndarray of shape (n_samples, n_features)
-            Categories are codes.
-        """
-        reset = not isinstance(schema, Schema)
-        y = y if y is None else "no_validation"
-        if is_frame(X) or (not reset and schema.reads_columns):
-            validate_data(self, X, y, reset=reset, skip_check_array=True)
-        else:
-            X = validate_data(
-                self,
-                X,
-                y,
-                reset=reset,
-                dtype=[np.float64, np.float32],
-                ensure_all_finite="allow-nan",
-                **checks,
-            )
-        if reset:
-            schema = schema(X)
-        return schema, schema.read(X, type(self).__name__, **checks)
-
-    def _apply(self, verb, rows, **options):
-        """Evaluate a method of the module, by its name, on rows."""
-        return self._apply_of(self.module_, verb, rows, **options)
-
-    def _apply_of(self, module, verb, rows, **options):
-        module = for_inference(module, self.device_, rows.dtype)
-        return apply(module, getattr(module, verb), rows, **options)
-
-
-class BaseTorchTransformer(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseTorchEstimator
-):
-    """Base class of the transformers."""
-
-    _part_kinds: dict = {"backbone": Backbone}
-
-    _parameter_constraints: dict = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
-        "standardize": ["boolean", StrOptions({"quantile"})],
-        **BaseTorchEstimator._parameter_constraints,
-    }
-
-    @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
-        """Learn the representation.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n_samples, n_features)
-            Training rows, at least two, in any units. NaN, and in a DataFrame also None
-            and pandas' NA, is missing; a column may not be missing as a whole. Numbers,
-            and categories where ``categorical_features`` says so: by default the
-            strings, flags and categories of a DataFrame.
-        y : array-like of shape (n_samples,), default=None
-            Ignored, save by a `ContrastiveTransformer` with ``positives="labels"``.
+            As `_validate_rows` returns them.
+        generator : torch.Generator, optional
+            On the CPU, for a method that draws random numbers.
+        cells_per_row : int
+            As of `skrepr._training._inference.apply`.
 
         Returns
         -------
-        self : object
-            Fitted estimator.
-
-        Raises
-        ------
-        ValueError
-            If a parameter, X or a y that is used is not as documented, or if the loss
-            becomes NaN. The estimator is then as it was before the call; but if
-            ``early_stopping`` had found a best epoch before the loss became NaN, it
-            keeps that one's weights.
+        ndarray of the dtype of `rows`
         """
-        return self._fit_or_stay(X, y)
-
-    def transform(self, X):
-        """Map rows to their codes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in the units of the training rows. A category that these did not have
-            counts as missing.
-
-        Returns
-        -------
-        Z : ndarray of shape (n_samples, n_components)
-            Codes, float32 for float32 X, else float64. They are the same for a row, up
-            to rounding, whatever rows stand beside it. `set_output` makes it a
-            DataFrame.
-        """
-        X = self._validate_rows(X)
-        return self._apply("encode", X, to_matrix=self.table_.to_matrix)
+        return run(
+            self.module_,
+            verb,
+            rows,
+            self.device_,
+            to_matrix=self._reader.table_.to_matrix,
+            generator=generator,
+            cells_per_row=cells_per_row,
+        )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.allow_nan = True
         return tags
 
-    @property
-    def _schema(self):
-        return self.table_.schema
 
-    @property
-    def _n_features_out(self):
-        return self.module_.n_components
+def read_rows(estimator, X, transformer):
+    """Read rows of the user as a fitted transformer does.
 
-    # What an estimator adds or overrides.
+    Parameters
+    ----------
+    estimator : BaseTorchEstimator
+        Fitted. X must have its features.
+    X : array-like or DataFrame of shape (n_samples, n_features)
+    transformer : BaseTorchEstimator
+        Fitted. Its table and its module say what the columns may hold.
 
-    def _build_module(self, columns):
-        """Build the module for a column layout, with fresh weights."""
-        raise NotImplementedError
-
-    def _ids(self, X, y):
-        """Return what the module is to know of y: an integer for every row, or None."""
-
-    # The way in: rows of the user to a fitted module.
-
-    def _fit(self, X, y):
-        schema, X = self._read(X, self._learn_schema, y, ensure_min_samples=2)
-        ids = self._ids(X, y)
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
-        return self._learn(self._trusted(X, schema), X, schema, ids, seed)
-
-    def _learn_schema(self, X):
-        return Schema.fit(X, self.categorical_features, type(self).__name__)
-
-    def _trusted(self, X, schema):
-        """Return the rows to learn from."""
-        return X
-
-    def _learn_table(self, X, schema):
-        return Table.fit(X, standardize=self.standardize, schema=schema)
-
-    def _learn(self, X, passed, schema, ids, seed):
-        """Set every fitted attribute.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n_trusted, n_features)
-            The rows to learn from.
-        passed : ndarray of shape (n_samples, n_features)
-            All the rows that the user passed.
-        schema : Schema
-            What is known of the user's columns.
-        ids : ndarray of shape (n_trusted,) or None
-            What `_ids` made of y.
-        seed : int
-
-        Returns
-        -------
-        BaseException or None
-            What cut the training short after a state worth keeping was found.
-        """
-        device = resolve_device(self.device)
-        table = self._learn_table(X, schema)
-        initial, generator, split = generators(seed, device)
-        with Seeded(initial), torch.device("cpu"):
-            module = self._build_module(table.columns)
-        self._check_rows(passed, module)
-        self.table_ = table
-        return self._train(
-            module,
-            table.to_matrix(X, np.float32),
-            ids,
-            self._split(len(X), ids, split),
-            device=device,
-            generator=generator,
-        )
-
-
-class DecodingTransformer(BaseTorchTransformer):
-    """Base class of the transformers that know the way back from codes to rows.
-
-    Their module has a ``likelihood``, ``decode(z)``, and for rows of the matrix
-    ``residuals(x)``, of which those of missing cells are NaN, and ``fill(x)``.
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features)
+        Numbers, codes of categories, and NaN where a cell is missing.
     """
+    schema = transformer.table_.schema
+    X = check_container(estimator, X, reset=False, keep=schema.reads_columns)
+    rows = schema.read(X, type(estimator).__name__)
+    transformer.module_.check(rows)
+    return rows
 
-    _part_kinds: dict = {
-        **BaseTorchTransformer._part_kinds,
-        "likelihood": Likelihood,
-        "latent_density": LatentDensity,
-    }
 
-    _parameter_constraints: dict = {
-        **BaseTorchTransformer._parameter_constraints,
-        "trim": [Interval(Real, 0, 0.5, closed="both")],
-    }
+def check_container(estimator, X, y="not used", *, reset, keep=False, **checks):
+    """Check features and their names; turn what is no DataFrame into an array.
 
-    _not_counted = "the rows that trim leaves out"
+    Parameters
+    ----------
+    estimator : BaseTorchEstimator
+    X : array-like or DataFrame of shape (n_samples, n_features)
+    y : object, optional
+        None raises an error where y is required.
+    reset : bool
+        Whether the estimator is to remember the features, or X must have its own.
+    keep : bool
+        Whether to leave X as it is, whatever it is.
+    **checks : dict
+        Options of scikit-learn's `check_array`.
 
-    def inverse_transform(self, Z):
-        """Map codes back to rows in the user's units.
-
-        Parameters
-        ----------
-        Z : array-like of shape (n_samples, n_components)
-            Codes, as `transform` returns them. A pandas DataFrame passes its index on.
-
-        Returns
-        -------
-        X : ndarray or DataFrame of shape (n_samples, n_features)
-            The expected row of every code, of categories the most probable one, in the
-            container the estimator was fitted on (array, pandas or polars), with its
-            columns' units, dtypes and categories; integers are rounded. An array is of
-            floats. What is expected with ``standardize="quantile"`` are normal scores,
-            which then become values: nearer to a median than to a mean. A column that
-            was constant in training has its one value. No cell is missing.
-
-        Raises
-        ------
-        ValueError
-            If Z does not have `n_components` columns.
-        """
-        check_is_fitted(self)
-        codes = check_array(Z, dtype=[np.float64, np.float32])
-        if codes.shape[1] != self._n_features_out:
-            raise ValueError(
-                f"Z has {codes.shape[1]} columns, but {type(self).__name__} was fitted "
-                f"with n_components={self._n_features_out}. Expected codes as "
-                "transform returns them."
-            )
-        matrix = self._apply("decode", codes)
-        return self._to_rows(matrix, codes.dtype, like=Z)
-
-    def reconstruction_error(self, X):
-        """Compute how badly every value of a row is reconstructed.
-
-        The columns with the largest errors are those that make a row strange.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows in the units of the training rows.
-
-        Returns
-        -------
-        errors : ndarray of shape (n_samples, n_features), float64
-            Squared differences between X and its reconstruction, in units of the
-            column's variance in the training rows (with ``standardize="quantile"``,
-            between their normal scores): 1 is the error of predicting the column's
-            mean. In a categorical column they are summed over the levels, of
-            which the row has one with certainty and the reconstruction gives the
-            probabilities: 1 is the mean error of predicting the frequencies of the
-            training rows. Another value in a column that was constant in training
-            counts 36, as if it were six standard deviations away. NaN where X is
-            missing.
-        """
-        X = self._validate_rows(X)
-        columns = self.table_.columns
-        residuals = self._apply("residuals", X, to_matrix=self.table_.to_matrix)
-        residuals = residuals.astype(np.float64)
-        errors = np.square(residuals / columns.safe_std)
-        errors[:, ~columns.varies] = 0.0
-        errors[self.table_.differs(X)] = NEVER_SEEN
-        errors[np.isnan(X)] = np.nan
-        return errors
-
-    def impute(self, X):
-        """Fill in what is missing.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n_samples, n_features)
-            Rows in the units of the training rows.
-
-        Returns
-        -------
-        X : ndarray or DataFrame of shape (n_samples, n_features)
-            A copy of X, in which cells that were missing have the values that the model
-            expects beside the others of their row; a category is the most probable one.
-            All other cells are as they were, also a category that the training rows did
-            not have. A column of a DataFrame with missing cells takes the dtype that it
-            had in training, if that changes none of its cells.
-        """
-        rows = self._validate_rows(X)
-        return self.table_.schema.fill(X, self._restored(self._fill(rows)))
-
-    def sample(self, n_samples=1, *, given=None, random_state=None):
-        """Generate new rows.
-
-        Codes are drawn from the latent density and decoded. What is drawn for a numeric
-        column then becomes the value that has its rank among the training rows: a
-        column of whole numbers has whole numbers, a discrete column values it had, and
-        no column leaves its range; columns of counts and flags, by their likelihood,
-        are left as they are drawn.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        given : dict, default=None
-            Conditions, by the name of a column or, of an array, by its index: a value,
-            or a pair (lowest, highest) of values of a numeric column, None for no
-            bound. Rows are drawn until enough of them satisfy all conditions. To have a
-            given value of a continuous column, rows are taken whose value is within a
-            hundredth of the training rows of it, and get the value.
-        random_state : int, RandomState instance or None, default=None
-            Determines the rows drawn.
-
-        Returns
-        -------
-        X : ndarray or DataFrame of shape (n_samples, n_features)
-            Rows in the user's units, in the container the estimator was fitted on
-            (array, pandas or polars) with its dtypes and categories; an array is of
-            float64. None of the cells is missing.
-
-        Raises
-        ------
-        ValueError
-            If `n_samples` is not a positive integer, or if a condition is unlike all
-            training rows or unlike nearly all rows that are drawn.
-        """
-        check_is_fitted(self)
-        whole = isinstance(n_samples, Integral) and not isinstance(n_samples, bool)
-        if not whole or n_samples < 1:
-            raise ValueError(
-                "n_samples must be a positive integer, the number of rows to draw. Got "
-                f"{n_samples!r}."
-            )
-        if given is not None and not isinstance(given, dict):
-            raise ValueError(
-                "given must be a dict from columns to values, such as {'age': (18, "
-                f"None)}}. Got {given!r}."
-            )
-        seed = int(check_random_state(random_state).randint(2**31 - 1))
-        conditions = [Condition(self.table_, *item) for item in (given or {}).items()]
-        X = draw_until(
-            partial(self._draw, generator=torch.Generator().manual_seed(seed)),
-            int(n_samples),
-            conditions,
-        )
-        return self.table_.schema.write(X)
-
-    def interpolate(self, X_start, X_stop, n_steps=5):
-        """Decode the way from rows to other rows along the latent space.
-
-        Parameters
-        ----------
-        X_start, X_stop : array-like of shape (n_samples, n_features)
-            Rows in the units of the training rows. Each row of one is joined to that
-            row of the other by a straight line between their codes.
-        n_steps : int, default=5
-            Number of rows on a way, its two ends included; at least 2.
-
-        Returns
-        -------
-        X : ndarray or DataFrame of shape (n_samples * n_steps, n_features)
-            The expected rows, way after way, as of `inverse_transform`. The ends are
-            the reconstructions of the rows.
-
-        Raises
-        ------
-        ValueError
-            If there are not as many rows to start from as to stop at, or `n_steps` is
-            not an integer of at least 2.
-        """
-        start, stop = (
-            self._apply("encode", self._validate_rows(X), to_matrix=to_matrix)
-            for to_matrix in [self.table_.to_matrix]
-            for X in (X_start, X_stop)
-        )
-        if len(start) != len(stop):
-            raise ValueError(
-                f"X_start has {len(start)} rows and X_stop {len(stop)}. Expected as "
-                "many: each way leads from a row to a row."
-            )
-        if not isinstance(n_steps, Integral) or n_steps < 2:
-            raise ValueError(
-                "n_steps must be an integer of at least 2: the rows on a way, its ends "
-                f"included. Got {n_steps!r}."
-            )
-        shares = np.linspace(0, 1, n_steps, dtype=start.dtype)[:, None]
-        codes = start[:, None] + shares * (stop - start)[:, None]
-        return self._to_rows(
-            self._apply("decode", codes.reshape(-1, start.shape[1])), start.dtype
-        )
-
-    def _fill(self, rows):
-        """Return the rows of the matrix with what is missing filled."""
-        return self._apply("fill", rows, to_matrix=self.table_.to_matrix)
-
-    def _draw(self, n_samples, *, generator, restore=True):
-        """Generate rows, an ndarray in the user's units; or rows of the matrix."""
-        codes = self.sampler_.density.sample(n_samples, generator)
-        module = for_inference(self.module_, "cpu", np.float32)
-        matrix = apply(module, lambda z: module.sample(z, generator), codes.numpy())
-        if not restore:
-            return matrix
-        table = self.table_
-        X = module.likelihood.restore(table.from_matrix(matrix.astype(np.float64)))
-        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-        known = [
-            None if own else quantiles
-            for own, quantiles in zip(
-                table.linear | ~table.varies, table.quantiles, strict=True
-            )
-        ]
-        X = self.sampler_.restore(matrix, X, known, rng)
-        categorical = np.flatnonzero(~table.schema.numeric & table.varies)
-        if len(categorical) and hasattr(module, "redraw"):
-            matrix = table.to_matrix(X, np.float32)
-            matrix = apply(module, lambda x: module.redraw(x, generator), matrix)
-            X[:, categorical] = matrix[:, categorical]
+    Returns
+    -------
+    ndarray of floats or DataFrame
+    """
+    y = None if y is None else "no_validation"
+    if keep or is_frame(X):
+        validate_data(estimator, X, y, reset=reset, skip_check_array=True)
         return X
-
-    def _learn_to_sample(self, X, seed):
-        """Fit the latent density to the codes of training rows, and return these."""
-        rng = np.random.default_rng(seed)
-        if len(X) > MOST_CODES:
-            X = X[rng.choice(len(X), MOST_CODES, replace=False)]
-        codes = self._apply("encode", X, to_matrix=self.table_.to_matrix)
-        density = self._part("latent_density").build(codes.astype(np.float64), seed)
-        self.sampler_ = Sampler(density)
-        generator = torch.Generator().manual_seed(seed)
-        self.sampler_.learn(self._draw(_N_DRAWN, generator=generator, restore=False))
-        return codes
-
-    def _learn(self, X, passed, schema, ids, seed):
-        stopped = super()._learn(X, passed, schema, ids, seed)
-        with torch.device("cpu"):
-            self._learn_to_sample(X, seed)
-        return stopped
-
-    def _learn_table(self, X, schema):
-        table = Table.fit(
-            X, standardize=self.standardize, schema=schema, with_quantiles=True
-        )
-        linear = table.linear.copy()
-        for likelihood, which in self._part("likelihood").groups(table.columns):
-            linear[which] = likelihood.in_user_units
-        return table.with_linear(linear) if linear.any() else table
-
-    def _trusted(self, X, schema):
-        if not self.trim:
-            return X
-        return X[central_rows(X, self.trim, schema.numeric)]
-
-    def _check_rows(self, X, module):
-        module.likelihood.check(X)
-
-    def _to_rows(self, matrix, dtype, like=None):
-        """Bring rows of the matrix to the user: units, allowed values, container."""
-        X = self._restored(matrix)
-        return self.table_.schema.write(X.astype(dtype, copy=False), like)
-
-    def _restored(self, matrix):
-        """Bring rows of the matrix into the user's units and to values allowed."""
-        return self.module_.likelihood.restore(self.table_.from_matrix(matrix))
+    return validate_data(
+        estimator,
+        X,
+        y,
+        reset=reset,
+        dtype=[np.float64, np.float32],
+        ensure_all_finite="allow-nan",
+        **checks,
+    )
 
 
-def _source(matrix, y, index, device):
+def _source(matrix, ids, index, device):
     """Put rows, all or those of an index, onto the device."""
     x, y = (
-        rows if rows is None or index is None else rows[index] for rows in (matrix, y)
+        values if values is None or index is None else values[index]
+        for values in (matrix, ids)
     )
     y = None if y is None else torch.from_numpy(y).to(device)
     return ResidentSource(torch.from_numpy(x).to(device), y)

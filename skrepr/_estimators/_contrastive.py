@@ -1,7 +1,6 @@
 """Contrastive learning: codes on which views that belong together agree."""
 
 import math
-import warnings
 from contextlib import nullcontext
 
 import numpy as np
@@ -12,13 +11,15 @@ from torch.nn import functional as F
 
 from skrepr._columns._inputs import ColumnEncoder
 from skrepr._columns._labels import check_labels, encode_classes, stratified
-from skrepr._estimators._base import BaseTorchTransformer
+from skrepr._estimators._base import BaseTorchEstimator
+from skrepr._estimators._encoding import EncodingMixin
 from skrepr._sklearn import StrOptions
 from skrepr._training._inference import evaluation, for_inference, to_tensor
 from skrepr._training._loop import TrainingError
 from skrepr._training._random import Seeded, may_draw
 from skrepr._training._samplers import ClassBalanced
 from skrepr._training._stacks import is_own
+from skrepr._warnings import warn_user
 from skrepr.augmentations import Augmentation
 from skrepr.auxiliaries import Auxiliary
 from skrepr.metrics import (
@@ -43,8 +44,9 @@ _CANDIDATES = 64  # rows among which `score` looks for a row's second view
 _DIAGNOSED = 1000  # rows that diagnostics look at
 
 
-# Below these the embedding has collapsed.
-_LEAST_RANK, _LEAST_STD = 0.05, 0.1
+# Below these the embedding has collapsed: the effective rank over the largest that it
+# could have, and the standard deviation of codes of length 1, times sqrt(n_components).
+_MIN_RANK, _MIN_STD = 0.05, 0.1
 
 
 class ContrastiveModule(nn.Module):
@@ -93,6 +95,9 @@ class ContrastiveModule(nn.Module):
     def after_step(self):
         if hasattr(self.objective, "after_step"):
             self.objective.after_step(self.encoder)
+
+    def check(self, X):
+        pass
 
     def encode(self, x):
         return self.encoder(x)
@@ -156,7 +161,7 @@ def partner(ids, generator):
     return torch.empty_like(order).scatter_(0, order, order[following])
 
 
-class ContrastiveTransformer(BaseTorchTransformer):
+class ContrastiveTransformer(EncodingMixin, BaseTorchEstimator):
     """Contrastive learning: codes that tell rows apart and ignore random changes.
 
     An encoder network and a small projection head are trained so that two randomly
@@ -277,7 +282,7 @@ class ContrastiveTransformer(BaseTorchTransformer):
     """
 
     _part_kinds: dict = {
-        **BaseTorchTransformer._part_kinds,
+        **EncodingMixin._part_kinds,
         "objective": Objective,
         "augmentation": Augmentation,
         "auxiliary": Auxiliary,
@@ -285,7 +290,8 @@ class ContrastiveTransformer(BaseTorchTransformer):
     _optional_parts = frozenset({"auxiliary"})
 
     _parameter_constraints: dict = {
-        **BaseTorchTransformer._parameter_constraints,
+        **EncodingMixin._parameter_constraints,
+        **BaseTorchEstimator._parameter_constraints,
         "positives": [StrOptions({"views", "labels"})],
         "unlabelled": "no_validation",
     }
@@ -340,6 +346,39 @@ class ContrastiveTransformer(BaseTorchTransformer):
         tags.target_tags.required = self.positives == "labels"
         return tags
 
+    # The fit.
+
+    def _ids(self, rows, y):
+        if self.positives == "views":
+            return None
+        labels, missing = check_labels(rows, y, self.unlabelled)
+        classes, labelled_ids = encode_classes(labels)
+        if len(classes) == 1 and not missing.any():
+            raise ValueError(
+                f"All labels in y are {classes.tolist()[0]!r}: no row has a negative. "
+                "Expected at least two classes, or positives='views'."
+            )
+        n_alone = (np.bincount(labelled_ids) == 1).sum()
+        if n_alone == len(labels):
+            warn_user(
+                f"No two of the {len(labels)} labelled rows have the same y: no row "
+                "has a positive but its own other view. Expected classes or groups of "
+                'several rows; positives="views" is for rows without any.'
+            )
+        elif n_alone > 0:
+            warn_user(
+                f"{n_alone} of the {len(classes)} classes in y have one row only, "
+                "which has no positive but its own other view. Merge rare classes, or "
+                "mark such rows as unlabelled."
+            )
+        ids = -1 - np.arange(len(rows))  # every row without a label has one of its own
+        ids[~missing] = labelled_ids
+        return ids
+
+    def _shuffled(self, n_samples, ids, rng):
+        order = super()._shuffled(n_samples, ids, rng)
+        return order if ids is None else stratified(order, np.maximum(ids, -1))
+
     def _build_module(self, columns):
         k = self.n_components
         auxiliary = self._part("auxiliary")
@@ -355,54 +394,19 @@ class ContrastiveTransformer(BaseTorchTransformer):
             k,
         )
 
-    def _ids(self, X, y):
-        if self.positives == "views":
-            return None
-        labels, missing = check_labels(X, y, self.unlabelled)
-        classes, numbers = encode_classes(labels)
-        if len(classes) == 1 and not missing.any():
-            raise ValueError(
-                f"All labels in y are {classes.tolist()[0]!r}: no row has a negative. "
-                "Expected at least two classes, or positives='views'."
-            )
-        n_alone = (np.bincount(numbers) == 1).sum()
-        if n_alone == len(labels):
-            warnings.warn(
-                f"No two of the {len(labels)} labelled rows have the same y: no row "
-                "has a positive but its own other view. Expected classes or groups of "
-                'several rows; positives="views" is for rows without any.',
-                stacklevel=6,
-            )
-        elif n_alone > 0:
-            warnings.warn(
-                f"{n_alone} of the {len(classes)} classes in y have one row only, "
-                "which has no positive but its own other view. Merge rare classes, or "
-                "mark such rows as unlabelled.",
-                stacklevel=6,
-            )
-        ids = -1 - np.arange(len(X))  # an id of its own for every row without a label
-        ids[~missing] = numbers
-        return ids
-
-    def _shuffled(self, n_samples, y, rng):
-        order = super()._shuffled(n_samples, y, rng)
-        return order if y is None else stratified(order, np.maximum(y, -1))
-
-    def _sampler(self, source):
+    def _batch_sampler(self, source):
         if source.y is None:
-            return super()._sampler(source)
+            return super()._batch_sampler(source)
         return ClassBalanced(source.y, self.batch_size)
 
-    def _learn(self, X, passed, schema, ids, seed):
-        stopped = super()._learn(X, passed, schema, ids, seed)
+    def _after_training(self, rows, seed):
         if self.table_.varies.any():
-            self._warn_of_collapse(X)
-        return stopped
+            self._warn_of_collapse(rows)
 
-    def _warn_of_collapse(self, X):
+    def _warn_of_collapse(self, rows):
         """Warn if the codes of the training rows are all alike."""
-        rows = X[np.random.default_rng(0).permutation(len(X))[:_DIAGNOSED]]
-        codes = self._apply("encode", rows, to_matrix=self.table_.to_matrix)
+        rows = rows[np.random.default_rng(0).permutation(len(rows))[:_DIAGNOSED]]
+        codes = self._run("encode", rows)
         if not np.isfinite(codes).all():
             raise TrainingError(
                 "The codes of the training rows are not finite. Expected finite codes. "
@@ -413,14 +417,13 @@ class ContrastiveTransformer(BaseTorchTransformer):
         largest_rank = min(self.n_components, len(np.unique(rows, axis=0)))
         if self.n_components == 1:  # a single number has no direction that could vary
             std = float(codes.std() > 0)
-        if rank < _LEAST_RANK * largest_rank or std < _LEAST_STD:
-            warnings.warn(
+        if rank < _MIN_RANK * largest_rank or std < _MIN_STD:
+            warn_user(
                 "The embedding has collapsed: the codes of the training rows are all "
                 f"alike (effective rank {rank:.3g} of {self.n_components} components, "
                 f"normalised standard deviation {std:.2g}, where about 1 is healthy). "
                 "Try another objective, a weaker augmentation, a lower learning_rate "
-                "or more steps.",
-                stacklevel=7,
+                "or more steps."
             )
 
     def score(self, X, y=None):

@@ -1,7 +1,6 @@
 """The variational autoencoder: a latent-variable model with densities and samples."""
 
 import math
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -10,10 +9,10 @@ from torch import nn
 
 from skrepr._blocks import blocks
 from skrepr._columns._inputs import ColumnEncoder
-from skrepr._estimators._base import DecodingTransformer
+from skrepr._estimators._decoding import DecodingTransformer
 from skrepr._sklearn import Interval
-from skrepr._training._inference import apply, for_inference
 from skrepr._training._stacks import is_own
+from skrepr._warnings import warn_user
 from skrepr.likelihoods._joint import average, build_likelihood, residual
 from skrepr.metrics import active_units
 
@@ -29,7 +28,7 @@ _MOST_DRAWS = 2**16  # of codes, for all rows of a batch together
 _N_COMPLETIONS = 16  # of a row with holes
 
 
-_LEAST_STEPS = 500  # of a training that may be said to have collapsed
+_MIN_STEPS = 500  # of a training that may be said to have collapsed
 
 
 _MOST_COMPLETED = 1000  # rows at a time
@@ -162,6 +161,9 @@ class VAEModule(nn.Module):
     def after_step(self):
         pass
 
+    def check(self, X):
+        self.likelihood.check(X)
+
     def encode(self, x):
         return self.posterior(x)[0]
 
@@ -197,7 +199,7 @@ class VAEModule(nn.Module):
             x[:, j] = self.likelihood.sample(output, generator)[:, j]
         return x
 
-    def complete(self, x, n_completions, generator):
+    def complete(self, x, generator):
         """Return rows x with the missing cells drawn, shape (n, n_completions, d).
 
         Codes are drawn from the posterior given the observed cells. Every row gets the
@@ -209,9 +211,10 @@ class VAEModule(nn.Module):
         for i in range(len(x)):
             generator.set_state(state)
             chosen = torch.multinomial(
-                weights[:, i], n_completions, replacement=True, generator=generator
+                weights[:, i], _N_COMPLETIONS, replacement=True, generator=generator
             )
             rows.append(self.likelihood.sample(output[chosen, i], generator))
+        generator.set_state(state)  # for the rows of the next batch
         return torch.where(x.isnan()[:, None], torch.stack(rows), x[:, None])
 
     def elbo(self, x):
@@ -389,7 +392,7 @@ class VAETransformer(DecodingTransformer):
     active_units_ : ndarray of shape (n_components,), bool
         The latents that depend on the row: the variance of the training rows' codes is
         0.01 at least.
-    sampler_ : torch.nn.Module
+    row_generator_ : torch.nn.Module
         What is known of the codes and of generated rows.
     table_ : Table
         What is known of the columns; ``table_.get_state()`` is JSON-able.
@@ -625,13 +628,11 @@ class VAETransformer(DecodingTransformer):
     def _log_likelihood(self, X):
         return self._of_draws("log_prob", X) + self._log_jacobian(X).sum(axis=1)
 
-    def _of_draws(self, verb, X):
-        return self._apply(
-            verb,
-            X,
-            to_matrix=self.table_.to_matrix,
-            cells_per_row=self._widest() * len(self.module_.noise),
-        ).astype(np.float64)
+    def _of_draws(self, verb, X, generator=None):
+        """Evaluate a method of the module that decodes several codes of each row."""
+        widest = max(p.shape[0] for p in self.module_.parameters() if p.ndim)
+        cells_per_row = widest * len(self.module_.noise)
+        return self._run(verb, X, generator, cells_per_row).astype(np.float64)
 
     def _log_jacobian(self, X):
         """Return what brings log-densities of cells into the user's units."""
@@ -640,23 +641,12 @@ class VAETransformer(DecodingTransformer):
 
     def _completed(self, X):
         """Draw the missing cells of rows, shape (n, n_completions, n_features)."""
-        module = for_inference(self.module_, "cpu", X.dtype)
-        matrix = apply(
-            module,
-            lambda x: module.complete(
-                x, _N_COMPLETIONS, torch.Generator().manual_seed(0)
-            ),
-            X,
-            to_matrix=self.table_.to_matrix,
-            cells_per_row=self._widest() * len(module.noise),
-        )
-        completed = self._restored(matrix.reshape(-1, X.shape[1]))
+        generator = torch.Generator().manual_seed(0)
+        matrix = self._of_draws("complete", X, generator)
+        completed = self._to_rows(matrix.reshape(-1, X.shape[1]))
         X = np.repeat(X, _N_COMPLETIONS, axis=0)
         completed = np.where(np.isnan(X), completed, X)
         return completed.reshape(-1, _N_COMPLETIONS, X.shape[1])
-
-    def _widest(self):
-        return max(p.shape[0] for p in self.module_.parameters() if p.ndim)
 
     def score(self, X, y=None):
         """Compute the mean log-likelihood of the rows, see `log_likelihood`.
@@ -678,18 +668,17 @@ class VAETransformer(DecodingTransformer):
         """
         return float(self.log_likelihood(X).mean())
 
-    def _learn_to_sample(self, X, seed):
-        codes = super()._learn_to_sample(X, seed)
+    def _after_training(self, rows, seed):
+        codes = self._encode_some(rows, seed)
+        self._learn_to_generate(codes, seed)
         self.active_units_ = active_units(codes)
-        n_steps = self.n_iter_ * max(1, len(X) // self.batch_size)
-        is_trained = n_steps >= _LEAST_STEPS and self.table_.varies.any()
+        n_steps = self.n_iter_ * max(1, len(rows) // self.batch_size)
+        is_trained = n_steps >= _MIN_STEPS and self.table_.varies.any()
         if is_trained and not self.active_units_.any():
-            warnings.warn(
+            warn_user(
                 "The posterior has collapsed: no latent depends on the row (the codes "
                 "of the training rows have no variance of 0.01 or more), and generated "
                 "rows have independent columns. Columns that have nothing to do with "
                 "each other lead to that. If yours do have, set free_bits, for example "
-                "to 0.1, or a smaller beta.",
-                stacklevel=8,
+                "to 0.1, or a smaller beta."
             )
-        return codes

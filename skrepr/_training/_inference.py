@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import numpy as np
 import torch
@@ -98,6 +99,48 @@ def evaluation(module):
     """
     with torch.inference_mode(), one_thread() if has_stacks(module) else nullcontext():
         yield
+
+
+def run(
+    module,
+    verb,
+    rows,
+    device,
+    *,
+    to_matrix=None,
+    generator=None,
+    cells_per_row=1,
+):
+    """Evaluate a method of a fitted module on rows, on a copy of the module.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        At rest, see `for_inference`.
+    verb : str
+        The name of the method, as `function` of `apply`.
+    rows : ndarray of shape (n_samples, n_columns)
+        Their dtype is the precision.
+    device : str
+        The device of the fit.
+    generator : torch.Generator, optional
+        Passed to the method, which is then evaluated where the generator is.
+    to_matrix, cells_per_row
+        As of `apply`.
+
+    Returns
+    -------
+    ndarray of the dtype of `rows`
+    """
+    if generator is not None:
+        device = generator.device
+    module = for_inference(module, device, rows.dtype)
+    function = getattr(module, verb)
+    if generator is not None:
+        function = partial(function, generator=generator)
+    return apply(
+        module, function, rows, to_matrix=to_matrix, cells_per_row=cells_per_row
+    )
 
 
 def apply(module, function, rows, *, to_matrix=None, cells_per_row=1):

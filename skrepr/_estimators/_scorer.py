@@ -1,0 +1,175 @@
+"""Anomaly scores: what an error model makes of a network's errors in rows."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from skrepr._estimators._base import NEVER_SEEN
+from skrepr._training._inference import run
+from skrepr.likelihoods._joint import residual
+
+_MIN_FITTED = 10_000  # rows, if there are as many, that an error model learns from
+
+
+_N_HOLED = 1000  # rows that holes are made in, to learn what holes do to scores
+
+
+_N_HOLED_AT_FIRST = 300  # the same if training had no holes
+
+
+_MAX_DIMENSION = 200  # for which holes are simulated if training had none
+
+
+_MAX_HOLES = 0.8  # share of a row's cells that are made holes
+
+
+_MIN_PATTERNS = 16  # of holes
+
+
+_PATTERN_OPERATIONS = 2**27  # for all patterns; each one inverts a matrix
+
+
+class ScoringModule(nn.Module):
+    """A trained network, and what is known of its errors.
+
+    They are stored apart: the error model of a wide table is large, and only scores
+    need it.
+    """
+
+    numeric: torch.Tensor
+    surprise: torch.Tensor
+
+    def __init__(self, network, error_model, columns):
+        super().__init__()
+        self.network = network
+        self.error_model = error_model
+        self.register_buffer("numeric", torch.from_numpy(columns.numeric))
+        self.categorical = np.flatnonzero(columns.categorical & columns.varies)
+        shape = len(self.categorical), int(columns.n_levels.max(initial=0))
+        surprise = np.zeros(shape)
+        for values, j in zip(surprise, self.categorical, strict=True):
+            shares = columns.frequencies[j]
+            smallest = shares[shares > 0].min() / 2  # of a level that is only declared
+            values[: len(shares)] = -np.log(np.maximum(shares, smallest))
+        self.register_buffer("surprise", torch.from_numpy(surprise).float())
+
+    def errors(self, x):
+        """Return x, the error of its reconstruction, the error of that one's, ...
+
+        The shape is (n, 1 + n_reconstructions, n_columns). In the place of the codes of
+        categories stands minus the logarithm of how frequent they are. The network
+        reads holes that are filled, and their errors are NaN.
+        """
+        network, holes = self.network, x.isnan()
+        row = network.fill(x) if holes.any() else x
+        found = [torch.where(self.numeric, row, 0.0)]
+        if len(self.categorical):
+            codes = row[:, self.categorical].long()
+            values = self.surprise.gather(1, codes.T).T
+            found[0][:, self.categorical] = values
+        for _ in range(self.error_model.n_reconstructions):
+            output = network.decoder(network.encode(row))
+            error = residual(network.likelihood, row, output)
+            found.append(torch.where(network.varies, error, 0.0))
+            row = torch.where(network.varies, network.likelihood.mean(output), 0.0)
+        errors = torch.stack(found, dim=1)
+        return errors.masked_fill_((holes & network.varies)[:, None], torch.nan)
+
+    def contributions(self, x):
+        return self.error_model(self.errors(x))
+
+
+class Scorer:
+    """From rows in the user's units to contributions of the features to their scores.
+
+    Parameters
+    ----------
+    network : AutoencoderModule
+        Trained: on the CPU, float32, in eval mode.
+    error_model : torch.nn.Module
+        As `ErrorModel.build` returns it. `fit` fits it.
+    table : Table
+    device : str
+        Where to evaluate the network.
+    """
+
+    def __init__(self, network, error_model, table, device):
+        with torch.device("cpu"):
+            self.module = ScoringModule(network, error_model, table.columns)
+        self.table = table
+        self.device = device
+
+    def fit(self, rows, rng):
+        """Learn the errors of normal rows.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_samples, n_features)
+            The training rows.
+        rng : numpy.random.Generator
+        """
+        model, dimension = self.module.error_model, self._dimension
+        n_fitted = max(_MIN_FITTED, 2 * dimension)
+        if len(rows) > n_fitted:
+            rows = rows[rng.choice(len(rows), n_fitted, replace=False)]
+        errors = self._errors(rows)
+        if hasattr(model, "fit"):
+            model.fit(errors)
+        if hasattr(model, "fit_holes"):
+            # Without holes in training there may never be any: not at any cost.
+            with_holes = errors[:2]
+            if self.module.network.has_holes:
+                with_holes = self._errors(_make_holes(rows, dimension, rng, _N_HOLED))
+            elif dimension <= _MAX_DIMENSION:
+                with_holes = self._errors(
+                    _make_holes(rows, dimension, rng, _N_HOLED_AT_FIRST)
+                )
+            model.fit_holes(errors, with_holes)
+
+    def contributions(self, rows):
+        """Split the scores of rows into contributions of the features.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), float64
+            Not negative.
+        """
+        contributions = self._run("contributions", rows).astype(np.float64)
+        varies = self.table.varies
+        contributions[:, ~varies] = 0.0  # up to rounding they are
+        contributions[self.table.differs(rows)] = NEVER_SEEN / max(1, varies.sum())
+        return contributions
+
+    @property
+    def _dimension(self):
+        """The number of errors of a row."""
+        n_columns = len(self.table.varies)
+        return (1 + self.module.error_model.n_reconstructions) * n_columns
+
+    def _errors(self, rows):
+        return torch.from_numpy(self._run("errors", rows)).double()
+
+    def _run(self, verb, rows):
+        return run(
+            self.module,
+            verb,
+            rows,
+            self.device,
+            to_matrix=self.table.to_matrix,
+            cells_per_row=self._dimension,
+        )
+
+
+def _make_holes(rows, dimension, rng, n_rows):
+    """Return some rows with random holes, of no more patterns than are quick."""
+    rows = rows[rng.choice(len(rows), n_rows, replace=len(rows) < n_rows)]
+    n_quick = _PATTERN_OPERATIONS // dimension**3
+    n_patterns = int(np.clip(n_quick, _MIN_PATTERNS, n_rows))
+    rates = rng.uniform(0, _MAX_HOLES, size=(n_patterns, 1))
+    holes = rng.random((n_patterns, rows.shape[1])) < rates
+    rows[holes[np.arange(n_rows) % n_patterns]] = np.nan
+    return rows
