@@ -189,9 +189,8 @@ class Table:
         low = (self.mean - distance - self.center) / self.scale
         high = (self.mean + distance - self.center) / self.scale
         constant = np.flatnonzero(~self.varies)
-        max_low = low[self.varies].max(
-            initial=-np.inf
-        )  # between these every bound is kept
+        # What lies between these two is within the bounds of every column.
+        max_low = low[self.varies].max(initial=-np.inf)
         min_high = high[self.varies].min(initial=np.inf)
         for rows in blocks(len(X), X.shape[1], _CACHE_CELLS):
             block = X[rows].astype(np.float64)
