@@ -86,48 +86,52 @@ class Inputs(nn.Module):
 
     numeric: torch.Tensor
     mean: torch.Tensor
-    holey: torch.Tensor
+    with_holes: torch.Tensor
     hot_column: torch.Tensor
     hot_level: torch.Tensor
 
     def __init__(self, columns):
         super().__init__()
         numeric = np.flatnonzero(columns.numeric)
-        holey = np.flatnonzero(columns.missing)
-        few = columns.categorical & (columns.n_levels <= _MAX_ONE_HOT_LEVELS)
+        with_holes = np.flatnonzero(columns.missing)
+        one_hot = columns.categorical & (columns.n_levels <= _MAX_ONE_HOT_LEVELS)
         self.register_buffer("numeric", torch.as_tensor(numeric))
         self.register_buffer("mean", torch.as_tensor(columns.mean[numeric]).float())
-        self.register_buffer("holey", torch.as_tensor(holey))
+        self.register_buffer("with_holes", torch.as_tensor(with_holes))
         # Levels that are declared but never occur have nothing to learn from.
-        seen = [shares > 0 for shares in columns.frequencies]
-        hot = [(j, k) for j in np.flatnonzero(few) for k in np.flatnonzero(seen[j])]
+        occurs = [shares > 0 for shares in columns.frequencies]
+        hot = [
+            (j, level)
+            for j in np.flatnonzero(one_hot)
+            for level in np.flatnonzero(occurs[j])
+        ]
         hot_column, hot_level = np.array(hot, int).reshape(-1, 2).T
         self.register_buffer("hot_column", torch.as_tensor(hot_column.copy()))
         self.register_buffer("hot_level", torch.as_tensor(hot_level.copy()).float())
-        self.width = len(numeric) + len(holey) + len(hot)
-        self.embedded = np.flatnonzero(columns.categorical & ~few).tolist()
+        self.width = len(numeric) + len(with_holes) + len(hot)
+        self.embedded = np.flatnonzero(columns.categorical & ~one_hot).tolist()
         for j in self.embedded:
             n_levels = int(columns.n_levels[j])
             width = _embedding_width(n_levels)
             vectors = torch.randn(n_levels, width) / width**0.5
-            vectors[torch.as_tensor(~seen[j])] = 0.0
+            vectors[torch.as_tensor(~occurs[j])] = 0.0
             self.register_parameter(f"vectors_{j}", nn.Parameter(vectors))
             self.width += width
 
     def forward(self, x):
         numbers = x.index_select(1, self.numeric)
-        read = [torch.where(numbers.isnan(), self.mean, numbers)]
+        inputs = [torch.where(numbers.isnan(), self.mean, numbers)]
         if len(self.hot_column):
             codes = x.index_select(1, self.hot_column)
-            read.append((codes == self.hot_level).to(x.dtype))
+            inputs.append((codes == self.hot_level).to(x.dtype))
         for j in self.embedded:
             missing = x[:, j].isnan()
             codes = x[:, j].masked_fill(missing, 0).long()
             vectors = F.embedding(codes, getattr(self, f"vectors_{j}"))
-            read.append(vectors.masked_fill(missing[:, None], 0.0))
-        if len(self.holey):
-            read.append(x.index_select(1, self.holey).isnan().to(x.dtype))
-        return torch.cat(read, dim=1)
+            inputs.append(vectors.masked_fill(missing[:, None], 0.0))
+        if len(self.with_holes):
+            inputs.append(x.index_select(1, self.with_holes).isnan().to(x.dtype))
+        return torch.cat(inputs, dim=1)
 
 
 def _embedding_width(n_levels):
