@@ -16,7 +16,6 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 from torch import nn
 
@@ -401,19 +400,6 @@ def test_sample_refuses_a_senseless_number_of_rows(X, n_samples):
     vae = VAETransformer(**quick).fit(X)
     with refused(vae, "n_samples must be a positive integer"):
         vae.sample(n_samples)
-
-
-@pytest.mark.parametrize("name", [*VERBS, "inverse_transform", "sample"])
-def test_verbs_ask_for_a_fit_first(transformer, X, name):
-    if not hasattr(transformer, name):
-        return
-    verb, rows = getattr(transformer, name), () if name == "sample" else (X,)
-    with unchanged(transformer), pytest.raises(Exception, match="not fitted") as error:
-        verb(*rows)
-    assert type(error.value) is NotFittedError
-    if rows:  # whatever the rows
-        with pytest.raises(NotFittedError):
-            verb("nonsense")
 
 
 def test_early_stopping_refuses_too_few_rows(transformer, X):

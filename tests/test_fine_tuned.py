@@ -541,15 +541,6 @@ def test_rows_the_transformer_cannot_take_are_refused(X, y, kind):
                 getattr(estimator, verb)(2 * rows)
 
 
-@both
-def test_verbs_ask_for_a_fit_first(X, kind):
-    estimator = kind(small_autoencoder())
-    for verb in ("predict", "predict_proba", "predict_log_proba", "decision_function"):
-        if hasattr(estimator, verb):
-            with pytest.raises(NotFittedError):
-                getattr(estimator, verb)(X)
-
-
 class Trip(nn.Module):
     """Raises at a step of the fine-tuning, once the encoder has been copied."""
 

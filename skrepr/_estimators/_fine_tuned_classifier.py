@@ -219,7 +219,8 @@ class FineTunedClassifier(ClassifierMixin, BaseFineTuned):
         labels : ndarray of shape (n_samples,)
             Values of `classes_`.
         """
-        return self.classes_[self._output(X).argmax(axis=1)]
+        output = self._output(X)
+        return self.classes_[output.argmax(axis=1)]
 
     def predict_proba(self, X):
         """Compute the probabilities of the classes.
