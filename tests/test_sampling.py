@@ -138,7 +138,7 @@ def test_conditions_on_whole_numbers_and_on_float32():
 
 
 def test_conditions_that_hardly_ever_hold_together(monkeypatch, fitted):
-    monkeypatch.setattr("skrepr._columns._generation._MOST_DRAWN", 2000)
+    monkeypatch.setattr("skrepr._columns._conditions._MAX_DRAWN", 2000)
     X = table()
     given = {"size": (X["size"].quantile(0.995), None), "kind": "small"}
     with pytest.raises(ValueError, match=r"satisfy the conditions.*they are rare"):

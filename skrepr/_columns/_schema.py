@@ -81,6 +81,11 @@ class Schema:
         return cls(library.name, names, columns)
 
     @property
+    def shown_names(self):
+        """The names to use in messages: positions, where columns have no names."""
+        return self.names or list(range(len(self.columns)))
+
+    @property
     def n_levels(self):
         """The number of levels of every column, 0 for a numeric one."""
         return np.array([len(column.levels or ()) for column in self.columns], int)
@@ -258,12 +263,12 @@ class Schema:
                 for levels in (values, code_of)
             ]
             if kinds[0].isdisjoint(kinds[1]):
-                label = j if self.names is None else self.names[j]
+                name, known_level = self.shown_names[j], next(iter(code_of))
                 raise ValueError(
-                    f"Column {label!r} holds values such as {values[0]!r}, "
-                    "but in training it held categories such as "
-                    f"{next(iter(code_of))!r}. Expected categories of the same type. "
-                    "Convert the column, for example with .astype."
+                    f"Column {name!r} holds values such as {values[0]!r}, but in "
+                    f"training it held categories such as {known_level!r}. Expected "
+                    "categories of the same type. Convert the column, for example with "
+                    ".astype."
                 )
         codes = [code_of.get(level, math.nan) for level in values]
         return np.array([*codes, math.nan])[positions]  # -1 is what is missing

@@ -96,7 +96,7 @@ class Table:
         ValueError
             If values are too large to compute with, or if a column holds none.
         """
-        names = schema.names or list(range(X.shape[1]))
+        names = schema.shown_names
         with np.errstate(over="ignore", invalid="ignore"):
             low, high = X.min(axis=0).astype(float), X.max(axis=0).astype(float)
             missing = np.isnan(low)
@@ -162,7 +162,7 @@ class Table:
             mean=np.where(affine, (self.mean - self.center) / self.scale, 0.0),
             std=np.where(affine, self.std / self.scale, 1.0),
             varies=self.varies,
-            names=self.schema.names or list(range(len(self.scale))),
+            names=self.schema.shown_names,
             n_levels=self.schema.n_levels,
             missing=self.missing,
             frequencies=self.frequencies,

@@ -8,7 +8,7 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from skrepr._columns._generation import Condition, draw_until
+from skrepr._columns._conditions import Condition, draw_until
 from skrepr._columns._table import Table
 from skrepr._columns._trimming import central_rows
 from skrepr._estimators._base import NEVER_SEEN, BaseTorchEstimator

@@ -7,13 +7,16 @@ import numpy as np
 from skrepr._columns._messages import shortened
 from skrepr._columns._missing import is_missing
 
-_NEAR = 0.01  # share of the training rows whose values count as the given one
+_NEIGHBOURS = 0.01  # share of the training rows that stand for a given value
 
 
-_ROUNDING = 1e-6  # relative
+_FLOAT32_ERROR = 1e-6  # relative, of a value that was rounded to float32
 
 
-_MOST_DRAWN = 1_000_000  # rows, to find some that satisfy conditions
+_MAX_DRAWN = 1_000_000  # rows, to find some that satisfy conditions
+
+
+_MIN_BATCH, _MAX_BATCH = 1000, 100_000  # rows drawn at a time
 
 
 class Condition:
@@ -34,7 +37,7 @@ class Condition:
     """
 
     def __init__(self, table, column, wanted):
-        names = table.schema.names or list(range(len(table.scale)))
+        names = table.schema.shown_names
         if column not in names:
             raise ValueError(
                 f"given names the column {column!r}, which the training rows do not "
@@ -42,7 +45,7 @@ class Condition:
             )
         self.column = names.index(column)
         self.name, self.wanted = column, wanted
-        self.value = None  # to put in
+        self.value = None  # what the rows that are near it get
         if table.schema.numeric[self.column]:
             self._of_numbers(table)
         else:
@@ -53,54 +56,53 @@ class Condition:
         shares = table.frequencies[self.column]
         seen = [level for level, share in zip(levels, shares, strict=True) if share > 0]
         if is_missing(self.wanted) or self.wanted not in seen:
-            raise self._unseen(f"Expected one of {shortened(seen)}.")
+            raise self._unseen_error(f"Expected one of {shortened(seen)}.")
         self.low = self.high = levels.index(self.wanted)
 
     def _of_numbers(self, table):
-        known = table.quantiles[self.column]
-        least, most = known.values[0], known.values[-1]
+        quantiles = table.quantiles[self.column]
+        values = quantiles.values
+        smallest, largest = values[0], values[-1]
         if isinstance(self.wanted, tuple | list):
             bounds = [*self.wanted]
             if len(bounds) != 2 or not all(b is None or _is_number(b) for b in bounds):
-                raise self._wrong()
+                raise self._kind_error()
             self.low = -np.inf if bounds[0] is None else bounds[0]
             self.high = np.inf if bounds[1] is None else bounds[1]
         elif _is_number(self.wanted):
             self.low = self.high = self.wanted
         else:
-            raise self._wrong()
-        held = known.values
-        if known.is_discrete:  # values of float32 may be given in float64
-            self.low -= _ROUNDING * abs(self.low)
-            self.high += _ROUNDING * abs(self.high)
-            within = ((held >= self.low) & (held <= self.high)).any()
+            raise self._kind_error()
+        if quantiles.is_discrete:  # values of float32 may be given in float64
+            self.low -= _FLOAT32_ERROR * abs(self.low)
+            self.high += _FLOAT32_ERROR * abs(self.high)
+            occurs = ((values >= self.low) & (values <= self.high)).any()
         else:
-            within = self.low <= self.high and self.low <= most and self.high >= least
-            if known.is_whole and np.isfinite([self.low, self.high]).all():
-                within = within and np.floor(self.high) >= np.ceil(self.low)
-        if not within:
+            occurs = self.low <= min(self.high, largest) and self.high >= smallest
+            if quantiles.is_whole and np.isfinite([self.low, self.high]).all():
+                occurs = occurs and np.floor(self.high) >= np.ceil(self.low)
+        if not occurs:
             kind = ""
-            if known.is_discrete:
-                kind = f" only, {len(held)} of them"
-            elif known.is_whole:
+            if quantiles.is_discrete:
+                kind = f" only, {len(values)} of them"
+            elif quantiles.is_whole:
                 kind = ", whole numbers"
-            raise self._unseen(
-                f"They have values from {least:.8g} to {most:.8g}{kind}."
+            raise self._unseen_error(
+                f"They have values from {smallest:.8g} to {largest:.8g}{kind}."
             )
-        if self.low == self.high and not known.is_discrete:
+        if self.low == self.high and not quantiles.is_discrete:
             self.value = self.low
-            rank = known.rank(self.value)
-            self.low, self.high = known.at(
-                np.clip([rank - _NEAR / 2, rank + _NEAR / 2], 0, 1)
-            )
+            rank, half = quantiles.rank(self.value), _NEIGHBOURS / 2
+            ranks = np.clip([rank - half, rank + half], 0, 1)
+            self.low, self.high = quantiles.at(ranks)
 
-    def _wrong(self):
+    def _kind_error(self):
         return ValueError(
             f"given wants {self.wanted!r} in the column {self.name!r}, which holds "
             "numbers. Expected a number or a pair (lowest, highest)."
         )
 
-    def _unseen(self, expected):
+    def _unseen_error(self, expected):
         return ValueError(
             f"given wants {self.wanted!r} in the column {self.name!r}, but no training "
             f"row has that. {expected}"
@@ -134,13 +136,13 @@ def draw_until(draw, n_samples, conditions):
     if not conditions:
         return draw(n_samples)
     kept, n_kept, n_drawn = [], 0, 0
-    size = max(1000, n_samples)
+    size = max(_MIN_BATCH, n_samples)
     while n_kept < n_samples:
         X = draw(size)
         X = X[np.all([condition.holds(X) for condition in conditions], axis=0)]
         kept.append(X)
         n_kept, n_drawn = n_kept + len(X), n_drawn + size
-        if n_kept < n_samples and n_drawn >= _MOST_DRAWN:
+        if n_kept < n_samples and n_drawn >= _MAX_DRAWN:
             wanted = {condition.name: condition.wanted for condition in conditions}
             raise ValueError(
                 f"Of {n_drawn} rows drawn, {n_kept} satisfy the conditions {wanted!r}, "
@@ -148,7 +150,7 @@ def draw_until(draw, n_samples, conditions):
                 "wider conditions: together they are rare."
             )
         needed = (n_samples - n_kept) * n_drawn / max(n_kept, 1)
-        size = int(min(max(1000, 1.1 * needed), 100_000, _MOST_DRAWN))
+        size = int(np.clip(1.1 * needed, _MIN_BATCH, _MAX_BATCH))
     X = np.concatenate(kept)[:n_samples]
     for condition in conditions:
         if condition.value is not None:
