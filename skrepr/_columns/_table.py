@@ -27,7 +27,7 @@ class Table:
 
     Categorical columns hold codes, in X as in the matrix. NaN is missing in both.
 
-    Parameters
+    Attributes
     ----------
     schema : Schema
         What the training rows came in, and decoded rows go back to.
