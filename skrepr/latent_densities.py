@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from torch import nn
 
-from skrepr._sklearn import Interval
+from skrepr._sklearn import Interval, InvalidParameterError
 from skrepr.parts import Part
 
 MOST_CODES = 5000  # to fit a density to, or to keep
@@ -26,7 +26,8 @@ class LatentDensity(Part):
     A density of scikit-learn's, or of the like, may stand in the place of one: an
     estimator with ``fit(X)`` and ``sample(n_samples)``, such as a
     ``BayesianGaussianMixture`` or a ``KernelDensity``. It is cloned, never fitted
-    itself, and follows the estimator's ``random_state``.
+    itself, and follows the estimator's ``random_state``, for which it must have a
+    parameter or its ``sample`` an argument of this name.
 
     A latent density of your own implements `build`.
     """
@@ -179,12 +180,31 @@ class _OfDensity(LatentDensity, wraps="an estimator with fit and sample"):
     def _can_wrap(cls, value):
         return isinstance(value, BaseEstimator) and hasattr(value, "sample")
 
+    def _validate_params(self):
+        super()._validate_params()
+        estimator = self.estimator
+        if hasattr(estimator, "_parameter_constraints"):  # as scikit-learn's own have
+            estimator._validate_params()
+        if not (_takes_seed(estimator) or _takes_seed_to_sample(estimator)):
+            raise InvalidParameterError(
+                f"{estimator!r} in the place of a latent density cannot be seeded. "
+                "Expected a parameter random_state, of its own or of its sample."
+            )
+
     def build(self, codes, seed):
         estimator = clone(self.estimator)
-        if "random_state" in estimator.get_params(deep=False):
+        if _takes_seed(estimator):
             estimator.set_params(random_state=seed)
         with config_context(array_api_dispatch=False):
             return _Estimator(estimator.fit(codes))
+
+
+def _takes_seed(estimator):
+    return "random_state" in estimator.get_params(deep=False)
+
+
+def _takes_seed_to_sample(estimator):
+    return "random_state" in inspect.signature(estimator.sample).parameters
 
 
 def _mixture(codes, n_components, seed):
@@ -248,9 +268,9 @@ class _Estimator(nn.Module):
     def sample(self, n_samples, generator):
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
         estimator, options = copy.copy(self.estimator), {}
-        if "random_state" in inspect.signature(estimator.sample).parameters:
+        if _takes_seed_to_sample(estimator):
             options["random_state"] = seed
-        elif "random_state" in estimator.get_params(deep=False):
+        else:
             estimator.set_params(random_state=seed)
         with config_context(array_api_dispatch=False):
             codes = estimator.sample(n_samples, **options)

@@ -6,6 +6,7 @@ import inspect
 import torch
 from torch import nn
 
+from skrepr._sklearn import InvalidParameterError
 from skrepr._training._stacks import is_own
 from skrepr.augmentations._base import Augmentation
 
@@ -50,16 +51,19 @@ class _Function(Augmentation, wraps="a function"):
     def _can_wrap(cls, value):
         return callable(value) and not isinstance(value, type)
 
-    def build(self, columns):
+    def _validate_params(self):
+        super()._validate_params()
         try:
             inspect.signature(self.function).bind("x", "generator")
         except TypeError as error:
-            raise ValueError(
+            raise InvalidParameterError(
                 f"The augmentation {self.function!r} cannot be called with a batch and "
                 f"a generator ({error}). Expected a function f(x, generator)."
             ) from error
         except ValueError:  # a function without a signature
             pass
+
+    def build(self, columns):
         # A function is a value, as parts are: a module would be trained in place.
         is_module = isinstance(self.function, nn.Module)
         return _Call(copy.deepcopy(self.function) if is_module else self.function)
