@@ -151,33 +151,27 @@ class AutoencoderTransformer(DecodingTransformer):
     ----------
     n_components : int, default=16
         Length of the code. It may exceed the number of features.
-    backbone : {"mlp"} or Backbone, default="mlp"
-        The network, see :class:`~skrepr.backbones.MLP`.
-    likelihood : {"gaussian", "student_t", "mixture", "bernoulli", "poisson", \
-            "negative_binomial"}, Likelihood or dict, default="gaussian"
-        What is minimised: the squared error of the standardised columns, the binary
-        cross-entropy of columns in [0, 1], or minus the log-probability of another
-        distribution, see :mod:`skrepr.likelihoods`. A dict from names of columns (from
-        positions, if X is an array) gives some of the columns another one than
-        "gaussian". Categorical columns have the cross-entropy of their categories.
-    augmentation : {"gaussian_noise", "feature_masking", "feature_corruption", \
-            "mixup"}, Augmentation, callable or None, default="gaussian_noise"
+    backbone : str or Backbone, default="mlp"
+        The network, a multi-layer perceptron by default; see :mod:`skrepr.backbones`.
+    likelihood : str, Likelihood or dict, default="gaussian"
+        What is minimised: by default the squared error of the standardised columns,
+        else minus the log-probability of another distribution, see
+        :mod:`skrepr.likelihoods`. A dict from names of columns (from positions, if X is
+        an array) gives some of the columns another one than "gaussian". Categorical
+        columns have the cross-entropy of their categories.
+    augmentation : str, Augmentation, callable or None, default="gaussian_noise"
         Change of the encoder's input that is to be undone, or a function that makes
-        it, see :class:`~skrepr.augmentations.Augmentation`. None trains a plain
-        autoencoder.
-    penalty : {"l1", "top_k", "contractive"}, Penalty or None, default=None
-        Penalty on the code. "l1" favours sparse codes, "top_k" makes them sparse, and
-        "contractive" favours codes that small changes of the row leave alone.
-    error_model : {"covariance", "diagonal", "mean_squared"} or ErrorModel, \
-            default="covariance"
-        What `score_samples` makes of a row's errors: the Mahalanobis distance of the
-        row together with its errors, each error by its variance among the training
-        rows, or the plain mean squared error.
-    latent_density : {"kernel", "gaussian_mixture"}, LatentDensity or estimator, \
-            default="kernel"
-        Where `sample` draws codes from: a smoothed bootstrap of the training rows'
-        codes, a Gaussian mixture fitted to them, or an estimator with ``fit`` and
-        ``sample``; see :mod:`skrepr.latent_densities`.
+        it, see :mod:`skrepr.augmentations`. None trains a plain autoencoder.
+    penalty : str, Penalty or None, default=None
+        Penalty on the code, or a constraint of it, such as for codes that are sparse;
+        see :mod:`skrepr.penalties`.
+    error_model : str or ErrorModel, default="covariance"
+        What `score_samples` makes of a row's errors: by default the Mahalanobis
+        distance of the row together with its errors; see :mod:`skrepr.error_models`.
+    latent_density : str, LatentDensity or estimator, default="kernel"
+        Where `sample` draws codes from: by default a smoothed bootstrap of the training
+        rows' codes; or another density of :mod:`skrepr.latent_densities`, or an
+        estimator with ``fit`` and ``sample``.
     trim : float, default=0.0
         The share of the training rows to suspect of being outliers, in [0, 0.5]: the
         one switch that says that training rows are contaminated. So many rows, those
@@ -235,11 +229,12 @@ class AutoencoderTransformer(DecodingTransformer):
     module_ : torch.nn.Module
         The trained network: on the CPU, float32, in eval mode.
     error_model_ : torch.nn.Module
-        What is known of the errors of the training rows.
+        The distribution of the training rows' errors.
     row_generator_ : torch.nn.Module
-        What is known of the codes and of generated rows.
+        The density of codes that `sample` draws from, and quantiles of generated rows.
     table_ : Table
-        What is known of the columns; ``table_.get_state()`` is JSON-able.
+        The columns: dtypes, categories, means, scales; ``table_.get_state()`` is
+        JSON-able.
     device_ : str
         Device the network was trained on.
     n_features_in_ : int

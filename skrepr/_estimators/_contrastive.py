@@ -35,10 +35,13 @@ from skrepr.objectives import Objective, Views
 _HEAD_WIDTH = 128  # of the projection head
 
 
-_TIE = 1e-6  # cosine similarities this close are equal
+_TIE = 1e-6  # cosine similarities that differ by less are equal
 
 
 _CANDIDATES = 64  # rows among which `score` looks for a row's second view
+
+
+_GROUPS = 32  # of so many rows that `score` encodes at once
 
 
 _DIAGNOSED = 1000  # rows that diagnostics look at
@@ -174,17 +177,14 @@ class ContrastiveTransformer(EncodingMixin, BaseTorchEstimator):
     ----------
     n_components : int, default=16
         Length of the code. It may exceed the number of features.
-    backbone : {"mlp"} or Backbone, default="mlp"
-        The network, see :class:`~skrepr.backbones.MLP`.
-    objective : {"nt_xent", "moco", "sup_con", "contrastive", "triplet", \
-            "lifted_structured", "n_pair", "byol", "simsiam", "barlow_twins", \
-            "vicreg"} or Objective, default="nt_xent"
-        What is minimised, see :mod:`skrepr.objectives`.
-    augmentation : {"feature_corruption", "gaussian_noise", "feature_masking", \
-            "mixup"}, Augmentation or callable, default="feature_corruption"
-        The random change that makes a view of a row; each of the two views takes a
-        change of its own. A function of your own is called with a batch and a
-        `torch.Generator`, and returns a new batch.
+    backbone : str or Backbone, default="mlp"
+        The network, a multi-layer perceptron by default; see :mod:`skrepr.backbones`.
+    objective : str or Objective, default="nt_xent"
+        What is minimised, by default the loss of SimCLR; see :mod:`skrepr.objectives`.
+    augmentation : str, Augmentation or callable, default="feature_corruption"
+        The random change that makes a view of a row, see :mod:`skrepr.augmentations`;
+        each of the two views takes a change of its own. A function of your own is
+        called with a batch and a `torch.Generator`, and returns a new batch.
     positives : {"views", "labels"}, default="views"
         Which rows belong together. With "views" a row is alone: its two views are
         positives, and y is ignored. With "labels" rows with the same y are: classes,
@@ -195,9 +195,8 @@ class ContrastiveTransformer(EncodingMixin, BaseTorchEstimator):
     unlabelled : object, default=None
         A value of y that also stands for a missing one, such as scikit-learn's -1.
         With None, -1 is a label like any other.
-    auxiliary : {"self_prediction"}, Auxiliary or None, default=None
-        A task that the codes should be good for besides, see
-        :class:`~skrepr.auxiliaries.SelfPrediction`.
+    auxiliary : str, Auxiliary or None, default=None
+        A task that the codes should be good for besides, see :mod:`skrepr.auxiliaries`.
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Which columns hold categories: a mask, positions, or names of a DataFrame. With
         "from_dtype" they are the columns of a pandas or polars DataFrame that hold
@@ -251,7 +250,8 @@ class ContrastiveTransformer(EncodingMixin, BaseTorchEstimator):
     module_ : torch.nn.Module
         The trained network: on the CPU, float32, in eval mode.
     table_ : Table
-        What is known of the columns; ``table_.get_state()`` is JSON-able.
+        The columns: dtypes, categories, means, scales; ``table_.get_state()`` is
+        JSON-able.
     device_ : str
         Device the network was trained on.
     n_features_in_ : int
@@ -471,17 +471,17 @@ class ContrastiveTransformer(EncodingMixin, BaseTorchEstimator):
         hits = 0.0
         draws = Seeded(generator) if may_draw(module) else nullcontext()
         with evaluation(module), draws:
-            for group in np.array_split(groups, math.ceil(len(groups) / 32)):
+            for group in np.array_split(groups, math.ceil(len(groups) / _GROUPS)):
                 x = to_tensor(matrix[group.ravel()], weight)
                 a, b = (
                     F.normalize(module.encode(view), dim=1).unflatten(0, group.shape)
                     for view in (module.augment(x, generator) for _ in range(2))
                 )
                 similarity = a @ b.mT
-                own = similarity.diagonal(dim1=1, dim2=2)[..., None]
+                to_itself = similarity.diagonal(dim1=1, dim2=2)[..., None]
                 # Equal rows share a hit; so do all rows when the codes collapse.
-                beaten = (similarity > own + _TIE).any(dim=2)
-                tied = (similarity >= own - _TIE).sum(dim=2)
+                beaten = (similarity > to_itself + _TIE).any(dim=2)
+                tied = (similarity >= to_itself - _TIE).sum(dim=2)
                 hits += torch.where(beaten, 0.0, 1 / tied).sum().item()
         return hits / groups.size
 

@@ -161,7 +161,7 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
 
     @property
     def _n_outputs(self):
-        """The number of outputs of the head, once the targets are known."""
+        """The number of outputs of the head, once the targets are learned."""
         raise NotImplementedError
 
     def _probe(self, codes, targets):

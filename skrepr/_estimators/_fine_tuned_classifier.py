@@ -28,10 +28,9 @@ class FineTunedClassifier(ClassifierMixin, BaseFineTuned):
     unlabelled : object, default=None
         A value of y that also stands for a missing one, such as scikit-learn's -1.
         With None, -1 is a label like any other.
-    augmentation : {"feature_corruption", "gaussian_noise", "feature_masking", \
-            "mixup"}, Augmentation, callable or None, default=None
+    augmentation : str, Augmentation, callable or None, default=None
         Random change of the encoder's input during the fine-tuning, see
-        :class:`~skrepr.augmentations.Augmentation`.
+        :mod:`skrepr.augmentations`.
     max_iter : int or "auto", default="auto"
         Number of epochs of the fine-tuning. "auto" takes as many as give 1000 steps,
         at least one.

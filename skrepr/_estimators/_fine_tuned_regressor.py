@@ -13,9 +13,13 @@ from skrepr._sklearn import StrOptions
 _MAX_TARGET = 1e150  # its square is a float64
 
 
-# weight_decay="auto": a step takes the share 0.45 / n_samples of the weights. A small
-# learning rate, whose steps are small too, and few rows leave it at what these give.
-_DECAY, _MIN_RATE, _MIN_ROWS = 0.45, 3e-4, 50
+_DECAY = 0.45  # with weight_decay="auto" a step's decay is 0.45 / n_rows at its peak
+
+
+_MIN_RATE = 3e-4  # learning rate below which steps decay less, as they learn less
+
+
+_MIN_ROWS = 50  # that fewer rows count as
 
 
 class FineTunedRegressor(RegressorMixin, BaseFineTuned):
@@ -33,10 +37,9 @@ class FineTunedRegressor(RegressorMixin, BaseFineTuned):
         copy of it is fitted, whether or not it has been fitted before. Inside
         scikit-learn's `FrozenEstimator` a fitted one is taken as it is: it has been
         trained on other rows, and `fit` only fine-tunes a copy of its encoder.
-    augmentation : {"feature_corruption", "gaussian_noise", "feature_masking", \
-            "mixup"}, Augmentation, callable or None, default=None
+    augmentation : str, Augmentation, callable or None, default=None
         Random change of the encoder's input during the fine-tuning, see
-        :class:`~skrepr.augmentations.Augmentation`. y stays what it is: "mixup" draws
+        :mod:`skrepr.augmentations`. y stays what it is: "mixup" draws
         predictions towards the mean.
     max_iter : int or "auto", default="auto"
         Number of epochs of the fine-tuning. "auto" takes as many as give 300 steps,
@@ -85,7 +88,7 @@ class FineTunedRegressor(RegressorMixin, BaseFineTuned):
     module_ : torch.nn.Module
         The fine-tuned encoder and the head: on the CPU, float32, in eval mode.
     target_table_ : Table
-        What is known of y; ``target_table_.get_state()`` is JSON-able.
+        Mean and scale of y; ``target_table_.get_state()`` is JSON-able.
     device_ : str
         Device the network was fine-tuned on.
     n_features_in_ : int

@@ -24,13 +24,13 @@ from skrepr._sklearn import (
     safe_indexing,
 )
 
-_N_FOLDS = 5
+_N_FOLDS = 5  # of the cross-validation that shows whether training scores mislead
 
 
-_ENOUGH_SCORES = 500
+_ENOUGH_SCORES = 500  # held out, after which no other fold is fitted
 
 
-_MOST_ALARMS = 0.015
+_MAX_ALARMS = 0.015  # share of held-out rows flagged if training scores do not mislead
 
 
 def _splits_scores(detector):
@@ -338,7 +338,7 @@ class OutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
             scores = np.asarray(copy.score_samples(X_test))
             held_out.extend(scores)
             alarms.extend(scores < threshold)
-        if np.mean(alarms) > _MOST_ALARMS:
+        if np.mean(alarms) > _MAX_ALARMS:
             offset = automatic_threshold(np.asarray(held_out))
         return offset
 
@@ -437,8 +437,8 @@ def rows_for_scoring(estimator, X):
         for step in steps:
             names = [str(name) for name in step.get_feature_names_out(names)]
     except (AttributeError, ValueError):
-        known = getattr(scoring, "feature_names_in_", None)
-        names = None if known is None else list(known)
+        fitted_names = getattr(scoring, "feature_names_in_", None)
+        names = None if fitted_names is None else list(fitted_names)
     return scoring, rows, names
 
 

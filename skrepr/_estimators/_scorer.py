@@ -30,7 +30,7 @@ _PATTERN_OPERATIONS = 2**27  # for all patterns; each one inverts a matrix
 
 
 class ScoringModule(nn.Module):
-    """A trained network, and what is known of its errors.
+    """A trained network, and the distribution of its errors.
 
     They are stored apart: the error model of a wide table is large, and only scores
     need it.

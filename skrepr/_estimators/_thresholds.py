@@ -2,8 +2,7 @@
 
 import numpy as np
 
-# contamination="auto": the share of normal rows it flags, and how it finds out.
-_AUTO = 0.0025
+_AUTO = 0.0025  # share of normal rows to flag with contamination="auto"
 
 
 def automatic_threshold(scores):

@@ -305,16 +305,14 @@ class VAETransformer(DecodingTransformer):
     ----------
     n_components : int, default=16
         Length of the code. Latents the data have no use for stay at the prior.
-    backbone : {"mlp"} or Backbone, default="mlp"
-        The network, see :class:`~skrepr.backbones.MLP`.
-    likelihood : {"gaussian", "student_t", "mixture", "bernoulli", "poisson", \
-            "negative_binomial"}, Likelihood or dict, default="gaussian"
-        Distribution of a row given its code: normal around the decoder's output, with
-        one noise scale learned for all standardised columns, Bernoulli for columns in
-        [0, 1], or another one of :mod:`skrepr.likelihoods`. A dict from names of
-        columns (from positions, if X is an array) gives some of the columns another
-        one than "gaussian". Categorical columns have the probabilities of their
-        categories.
+    backbone : str or Backbone, default="mlp"
+        The network, a multi-layer perceptron by default; see :mod:`skrepr.backbones`.
+    likelihood : str, Likelihood or dict, default="gaussian"
+        Distribution of a row given its code: by default normal around the decoder's
+        output, with one noise scale learned for all standardised columns, or another
+        one of :mod:`skrepr.likelihoods`. A dict from names of columns (from positions,
+        if X is an array) gives some of the columns another one than "gaussian".
+        Categorical columns have the probabilities of their categories.
     beta : float, default=1.0
         Weight of the KL divergence. Only 1 makes the loss the ELBO; larger values
         regularise the codes (beta-VAE).
@@ -324,11 +322,10 @@ class VAETransformer(DecodingTransformer):
     free_bits : float, default=0.0
         Nats that the KL divergence of every latent, a mean over the rows of a batch,
         has for nothing: against latents that the decoder learns to ignore.
-    latent_density : {"gaussian_mixture", "kernel", "prior"}, LatentDensity or \
-            estimator, default="gaussian_mixture"
-        Where `sample` draws codes from: a Gaussian mixture fitted to the training rows'
-        codes, a smoothed bootstrap of them, the prior, or an estimator with ``fit`` and
-        ``sample``; see :mod:`skrepr.latent_densities`.
+    latent_density : str, LatentDensity or estimator, default="gaussian_mixture"
+        Where `sample` draws codes from: by default a Gaussian mixture fitted to the
+        training rows' codes; or another density of :mod:`skrepr.latent_densities`, or
+        an estimator with ``fit`` and ``sample``.
     n_importance_samples : int, default=32
         Draws of the code behind each row's log-likelihood. Their memory is bounded.
     trim : float, default=0.0
@@ -393,9 +390,10 @@ class VAETransformer(DecodingTransformer):
         The latents that depend on the row: the variance of the training rows' codes is
         0.01 at least.
     row_generator_ : torch.nn.Module
-        What is known of the codes and of generated rows.
+        The density of codes that `sample` draws from, and quantiles of generated rows.
     table_ : Table
-        What is known of the columns; ``table_.get_state()`` is JSON-able.
+        The columns: dtypes, categories, means, scales; ``table_.get_state()`` is
+        JSON-able.
     device_ : str
         Device the network was trained on.
     n_features_in_ : int
