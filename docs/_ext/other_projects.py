@@ -93,7 +93,7 @@ def page_of(name):
         found = pkgutil.resolve_name(name)
         parent = name.rpartition(".")[0] or name
         owner = parent if inspect.isclass(pkgutil.resolve_name(parent)) else name
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, ValueError):  # the last: not a name
         return None
     pages = MODULE_PAGES if inspect.ismodule(found) else OBJECT_PAGES
     return pages[package].format(name=name, owner=owner, rest=rest)

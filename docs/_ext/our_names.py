@@ -1,9 +1,10 @@
-"""Names of skrepr: in code they are links, and each has a place on an API page."""
+"""Names in code are links, and each public one of ours is on an API page."""
 
 import importlib
 import pkgutil
 
 from docutils import nodes
+from other_projects import page_of
 from sphinx import addnodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
@@ -41,30 +42,30 @@ def names_defined_in(module):
 
 
 class LinkCode(SphinxPostTransform):
-    """Make links of the names of ours that stand in the text as code.
+    """Make links of the names that stand in the text as code.
 
-    Such a name is full (`skrepr.metrics.alignment`), begins with a class (`NTXent`,
+    A name of ours is full (`skrepr.metrics.alignment`), begins with a class (`NTXent`,
     `OutlierDetector.predict`) or, in a docstring, belongs to the same class or module
-    (`fit`).
+    (`fit`). One of another project is full (`torch.Generator`).
     """
 
     default_priority = 5  # before references are resolved
 
     def run(self, **kwargs):
         """Replace the nodes."""
-        objects = self.env.domains.python_domain.objects
         classes = {n: f"{module}.{n}" for module, n in public_names() if n[0].isupper()}
         for literal in list(self.document.findall(nodes.literal)):
             if any(isinstance(node, UNLINKED) for node in ancestors(literal)):
                 continue
-            for name in self.readings(literal, classes):
-                if name in objects:
-                    literal.replace_self(self.link(literal, name, objects[name]))
-                    break
+            text = literal.astext().removesuffix("()")
+            link = self.link_to_ours(literal, self.readings(literal, text, classes))
+            if link is None and "." in text and (page := page_of(text)):
+                link = nodes.reference("", "", literal.deepcopy(), refuri=page)
+            if link is not None:
+                literal.replace_self(link)
 
-    def readings(self, literal, classes):
-        """List the full names that a piece of code may stand for."""
-        text = literal.astext().removesuffix("()")
+    def readings(self, literal, text, classes):
+        """List the full names of ours that a piece of code may stand for."""
         names = [text] if text.startswith("skrepr.") else []
         described = set()
         for node in ancestors(literal):
@@ -78,16 +79,20 @@ class LinkCode(SphinxPostTransform):
             names.append(classes[owner] + dot + method)
         return [name for name in names if name not in described]
 
-    def link(self, literal, name, entry):
-        """Make a reference around a piece of code."""
-        return make_refnode(
-            self.app.builder,
-            self.env.docname,
-            entry.docname,
-            entry.node_id,
-            literal.deepcopy(),
-            name,
-        )
+    def link_to_ours(self, literal, names):
+        """Make a reference to the first of the names that there is, or None."""
+        objects = self.env.domains.python_domain.objects
+        for name in names:
+            if name in objects:
+                return make_refnode(
+                    self.app.builder,
+                    self.env.docname,
+                    objects[name].docname,
+                    objects[name].node_id,
+                    literal.deepcopy(),
+                    name,
+                )
+        return None
 
 
 def ancestors(node):
