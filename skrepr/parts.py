@@ -145,3 +145,31 @@ class Part(TakesParts):
     def listed_names(cls):
         """Return the names of this kind for a message."""
         return ", ".join(map(repr, sorted(cls.names)))
+
+
+def check_module(module, base, part):
+    """Return the module that a part has built, if it is of its kind.
+
+    Parameters
+    ----------
+    module : object
+    base : type
+        The base class of the modules of the kind.
+    part : Part
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Raises
+    ------
+    TypeError
+        If it is of another class.
+    """
+    if not isinstance(module, base):
+        raise TypeError(
+            f"{type(part).__name__}.build returned an object of the class "
+            f"{type(module).__name__}. Expected a {base.__module__}.{base.__name__}: "
+            "derive the class of the module from it."
+        )
+    return module

@@ -1,5 +1,6 @@
 """Penalties on the code of an autoencoder, and constraints of it."""
 
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 import torch
@@ -11,6 +12,29 @@ from skrepr.parts import Part
 # Of the encoder's inputs, whose standard deviation is 1: float32 still tells the codes
 # apart, and the encoder is nearly linear.
 _STEP = 1e-2
+
+
+@dataclass
+class EncodedBatch:
+    """The codes of a batch, and what they were made of.
+
+    Attributes
+    ----------
+    codes : torch.Tensor of shape (n, n_components)
+        Part of the autograd graph.
+    inputs : torch.Tensor of shape (n, n_inputs)
+        What the network reads: standardised columns, and what categories and holes are
+        turned into.
+    network : torch.nn.Module
+        It makes the codes of the inputs.
+    generator : torch.Generator
+        For every random number of the penalty.
+    """
+
+    codes: torch.Tensor
+    inputs: torch.Tensor
+    network: nn.Module
+    generator: torch.Generator
 
 
 class Penalty(Part):
@@ -29,10 +53,8 @@ class Penalty(Part):
         Returns
         -------
         torch.nn.Module or None
-            Maps codes (n, n_components) to a 0-d tensor, added to the mean loss of a
-            row. If it has an attribute ``of_encoder`` that is true, it is called with
-            the codes, the network that made them of its inputs, these inputs, shape
-            (n, n_inputs), and a ``torch.Generator``. None adds nothing.
+            Its ``forward(encoded)`` maps an :class:`EncodedBatch` to a 0-d tensor,
+            added to the mean loss of a row. None adds nothing.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
 
@@ -164,27 +186,27 @@ class _L1(nn.Module):
         super().__init__()
         self.weight = weight
 
-    def forward(self, z):
-        return self.weight * z.abs().mean()
+    def forward(self, encoded):
+        return self.weight * encoded.codes.abs().mean()
 
 
 class _Contractive(nn.Module):
-    of_encoder = True
-
     def __init__(self, weight):
         super().__init__()
         self.weight = weight
 
-    def forward(self, z, network, inputs, generator):
+    def forward(self, encoded):
+        network, inputs = encoded.network, encoded.inputs
         if any(isinstance(layer, nn.Dropout) for layer in network.modules()):
             raise ValueError(
                 "The contractive penalty compares two passes through the encoder, and "
                 "dropout makes them differ by itself. Expected a backbone without it: "
                 "set dropout to 0, or choose another penalty."
             )
-        direction = torch.empty_like(inputs).normal_(generator=generator)
+        direction = torch.empty_like(inputs).normal_(generator=encoded.generator)
         moved = network(torch.add(inputs, direction, alpha=_STEP))
-        return self.weight * ((moved - z) / _STEP).square().sum() / len(z)
+        slopes = (moved - encoded.codes) / _STEP
+        return self.weight * slopes.square().sum() / len(slopes)
 
 
 class _TopK(nn.Module):

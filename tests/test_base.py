@@ -137,7 +137,8 @@ class DrawingPenalty(Penalty):
 
 
 class _DrawingPenalty(nn.Module):
-    def forward(self, z):
+    def forward(self, encoded):
+        z = encoded.codes
         return (z - torch.randn_like(z)).square().mean()
 
 

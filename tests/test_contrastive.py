@@ -13,8 +13,8 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from skrepr import ContrastiveTransformer
-from skrepr._estimators._contrastive import _accuracies, partner
-from skrepr._training._sources import Batch
+from skrepr._estimators._contrastive import _accuracies, diagnose, partner
+from skrepr._training._sources import Batch, ResidentSource
 from skrepr.augmentations import Compose, FeatureCorruption, FeatureMasking
 from skrepr.backbones import MLP, Backbone
 from skrepr.metrics import alignment, knn_accuracy, normalized_std
@@ -463,8 +463,8 @@ def test_codes_that_are_not_finite_are_an_error():
     contrastive.module_.encoder.network[0].weight.fill_(torch.inf)
     with pytest.raises(ValueError, match=r"codes of the training rows are not finite"):
         contrastive._warn_of_collapse(rows(20))
-    x = torch.zeros(20, 8)
-    found = contrastive.module_.diagnostics(x, torch.arange(20) % 2, torch.Generator())
+    source = ResidentSource(torch.zeros(20, 8), torch.arange(20) % 2)
+    found = diagnose(contrastive.module_, source, torch.Generator())
     assert len(found) == 6
     assert np.isnan(list(found.values())).all()
 

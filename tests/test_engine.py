@@ -19,7 +19,7 @@ from skrepr import (
     ContrastiveTransformer,
     VAETransformer,
 )
-from skrepr._training import _optimizer, _stacks
+from skrepr._training import _loop, _stacks
 from skrepr._training._loop import Trainer
 from skrepr._training._optimizer import Parameters
 from skrepr._training._random import Seeded
@@ -29,7 +29,8 @@ from skrepr.augmentations import Augmentation, Compose
 from skrepr.backbones import MLP, Backbone
 from skrepr.likelihoods import Gaussian, Likelihood
 from skrepr.likelihoods._real import _Gaussian
-from skrepr.objectives import NTXent, Objective, nt_xent
+from skrepr.objectives import NTXent, Objective, ObjectiveModule, nt_xent
+from skrepr.penalties import Penalty
 
 ESTIMATORS = [AutoencoderTransformer, VAETransformer, ContrastiveTransformer]
 ACTIVATIONS = ["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"]
@@ -58,7 +59,7 @@ def plain(monkeypatch):
 
     def fit(estimator, X):
         with monkeypatch.context() as patch:
-            patch.setattr(_optimizer, "find_stacks", lambda module: [])
+            patch.setattr(_loop, "find_stacks", lambda module: [])
             return estimator.fit(X)
 
     return fit
@@ -275,7 +276,7 @@ class Adversarial(Augmentation):
 
 class AbsoluteError(_Gaussian):
     def cost(self, x, output):
-        return self._weigh((x - output).abs())
+        return self.only_varying((x - output).abs())
 
     def log_prob(self, x, output):
         return -self.cost(x, output)
@@ -304,14 +305,26 @@ class OwnObjective(Objective):
 class WeightPenalty(OwnObjective):
     """Uses the weights of the encoder beside its output."""
 
-    class module(nn.Module):
+    class module(ObjectiveModule):
         def __init__(self, encoder, head):
             super().__init__()
-            self.of_encoder = [encoder]
+            self.given = [encoder]
 
         def forward(self, views):
-            weights = self.of_encoder[0].network[0].weight.square().sum()
+            weights = self.given[0].network[0].weight.square().sum()
             return {"codes": views.codes.square().mean(), "w": weights}
+
+
+class Decay(Penalty):
+    """Uses the weights of the encoder's network, and not the codes."""
+
+    def build(self, n_components):
+        return _Decay()
+
+
+class _Decay(nn.Module):
+    def forward(self, encoded):
+        return 10 * sum(p.square().sum() for p in encoded.network.parameters())
 
 
 class Hooked(OwnObjective):
@@ -337,7 +350,7 @@ class Hooked(OwnObjective):
         AutoencoderTransformer(backbone=Twice()),
         AutoencoderTransformer(backbone=OneWeight()),
         AutoencoderTransformer(backbone=Frozen()),
-        AutoencoderTransformer(likelihood=Replaced()),
+        AutoencoderTransformer(penalty=Decay()),
         VAETransformer(likelihood=Replaced()),
         VAETransformer(likelihood=Laplace()),
         ContrastiveTransformer(objective=Hooked()),
@@ -362,6 +375,7 @@ def test_other_modules_go_the_plain_way(estimator, plain):
     "estimator",
     [
         AutoencoderTransformer(likelihood=Laplace()),
+        AutoencoderTransformer(likelihood=Replaced()),
         AutoencoderTransformer(augmentation=Adversarial()),
         ContrastiveTransformer(augmentation=Adversarial()),
         AutoencoderTransformer(augmentation=Compose("mixup", Adversarial())),
@@ -376,7 +390,7 @@ def test_parts_of_a_users_own_change_the_loss_and_not_the_numbers(estimator, pla
 
 
 def test_a_users_objective_may_do_with_its_parameters_what_it_likes():
-    class module(nn.Module):
+    class module(ObjectiveModule):
         def __init__(self, encoder, head):
             super().__init__()
             self.prototypes = nn.Parameter(torch.eye(4, 3))
@@ -449,7 +463,7 @@ def over(layers):
             super().__init__()
             self.layers = layers
 
-    return Parameters(Module(), weight_decay=0.0)
+    return Parameters(Module(), [layers], weight_decay=0.0)
 
 
 @pytest.mark.parametrize(
@@ -587,7 +601,7 @@ def test_the_update_is_adamws(weight_decay, taken_over):
             self.scale = nn.Parameter(torch.ones(()))
 
     module, reference = Module(), Module()
-    parameters = Parameters(module, weight_decay)
+    parameters = Parameters(module, find_stacks(module), weight_decay)
     assert bool(parameters.stacks) == taken_over
     decaying = [p for p in reference.parameters() if p.ndim == 2]
     others = [p for p in reference.parameters() if p.ndim < 2]
@@ -723,8 +737,7 @@ def test_fit_and_inference_leave_the_count_as_it_was(estimator, three_threads):
 def test_plain_steps_use_threads_when_they_are_worth_it(
     n_rows, expected, three_threads
 ):
-    parameters = Parameters(Foreign(mlp(3, 8, 2)), 0.0)
-    assert not parameters.stacks
+    parameters = Parameters(mlp(3, 8, 2), [], 0.0)
     with parameters.at_work(n_rows):
         assert torch.get_num_threads() == expected
 

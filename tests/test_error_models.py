@@ -15,7 +15,13 @@ from sklearn.metrics import roc_auc_score
 from skrepr import AutoencoderTransformer, VAETransformer
 from skrepr._columns._trimming import central_rows
 from skrepr.backbones import MLP
-from skrepr.error_models import Covariance, Diagonal, ErrorModel, MeanSquared
+from skrepr.error_models import (
+    Covariance,
+    Diagonal,
+    ErrorModel,
+    ErrorModelModule,
+    MeanSquared,
+)
 from skrepr.error_models._covariance import _shrunk_whitening
 
 ERROR_MODELS = [MeanSquared(), Diagonal(), Covariance(), Covariance(0.3, 1)]
@@ -196,9 +202,7 @@ def test_an_error_model_of_your_own():
         def build(self, columns):
             return LargestModule()
 
-    class LargestModule(torch.nn.Module):
-        n_reconstructions = 1
-
+    class LargestModule(ErrorModelModule):
         def fit(self, errors):
             assert errors.shape == (300, 2, 6)
 

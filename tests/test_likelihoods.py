@@ -24,7 +24,7 @@ from skrepr.likelihoods import (
     Poisson,
     StudentT,
 )
-from skrepr.likelihoods._joint import average, build_likelihood, residual
+from skrepr.likelihoods._joint import build_likelihood
 
 
 def build(part, X, standardize=True, **options):
@@ -582,7 +582,7 @@ def test_the_cost_of_predicting_the_frequencies_is_1():
     output[:, :3] = 0
     observed = ~np.isnan(X)
     cost = module.cost(x, output).numpy()
-    squares = residual(module, x, output).numpy() ** 2
+    squares = module.residual(x, output).numpy() ** 2
     assert (np.isnan(squares) == ~observed).all()
     for j in range(6):
         rows = observed[:, j]
@@ -602,7 +602,7 @@ def test_a_category_that_is_certain_has_no_error():
     observed = ~np.isnan(X)
     for j in 1, 3, 4:
         rows = observed[:, j]
-        assert residual(module, x, output)[rows, j].abs().max() < 1e-6
+        assert module.residual(x, output)[rows, j].abs().max() < 1e-6
         assert module.cost(x, output)[rows, j].abs().max() < 1e-6
         assert_array_equal(module.mean(output)[rows, j], X[rows, j])
 
@@ -628,7 +628,7 @@ def test_an_average_of_draws_is_of_numbers_and_of_probabilities():
         np.random.default_rng(2).normal(size=(4, len(x), module.n_outputs))
     )
     weights = torch.from_numpy(np.random.default_rng(3).dirichlet([1] * 4, len(x)).T)
-    found = average(module, output, weights)
+    found = module.average(output, weights)
     numbers = [0, 2, 5]
     expected = (weights[..., None] * output[..., :3]).sum(0)
     assert_allclose(found[:, numbers], expected)
@@ -636,7 +636,7 @@ def test_an_average_of_draws_is_of_numbers_and_of_probabilities():
     assert_array_equal(found[:, 3], p.argmax(-1))
     alone, _, _ = build(Gaussian(), normal_rows())
     expected = (weights[:, :40, None] * output[:, :40, :3]).sum(0)
-    assert_allclose(average(alone, output[:, :40, :3], weights[:, :40]), expected)
+    assert_allclose(alone.average(output[:, :40, :3], weights[:, :40]), expected)
 
 
 def test_columns_that_share_a_likelihood_share_its_scale():

@@ -663,8 +663,7 @@ def test_the_smallest_batches_have_a_loss(part, n):
 def test_a_module_can_be_copied_pickled_and_restored_from_its_state(part):
     encoder, module = build(part)
     module(batch(encoder, seed=0))
-    if hasattr(module, "after_step"):
-        module.after_step(encoder)
+    module.after_step(encoder)
     fresh = build(part)[1]
     fresh.load_state_dict(module.state_dict())
     copies = [copy.deepcopy(module), pickle.loads(pickle.dumps(module)), fresh]
@@ -849,8 +848,7 @@ def test_training_makes_partners_agree_and_not_all_rows(part):
         given = batch(encoder, "many", n=60, seed=step, progress=step / 60)
         sum(module(given).values()).backward()
         optimizer.step()
-        if hasattr(module, "after_step"):
-            module.after_step(encoder)
+        module.after_step(encoder)
     z = encoder(batch(encoder, "many", n=60, seed=999).rows).detach()
     assert z.std(0).max() > 0.1
     z = (z - z.mean(0)) / z.std(0)

@@ -22,6 +22,7 @@ from skrepr.augmentations import (
     Mixup,
 )
 from skrepr.backbones import MLP, Backbone
+from skrepr.error_models import ErrorModel
 from skrepr.likelihoods import Bernoulli, Gaussian, Likelihood
 from skrepr.objectives import NTXent, Objective
 from skrepr.parts import Part
@@ -418,3 +419,23 @@ def test_a_parameter_of_an_absent_part_cannot_be_set():
         AutoencoderTransformer(penalty=None).set_params(penalty__weight=0.1)
     ae = AutoencoderTransformer(penalty=None)
     assert ae.set_params(penalty="l1", penalty__weight=0.1).penalty.weight == 0.1
+
+
+@pytest.mark.parametrize(
+    ("estimator", "kind", "name", "expected"),
+    [
+        (ContrastiveTransformer, Objective, "objective", "objectives.ObjectiveModule"),
+        (VAETransformer, Likelihood, "likelihood", "likelihoods.LikelihoodModule"),
+        (AutoencoderTransformer, ErrorModel, "error_model", "error_models.ErrorModel"),
+    ],
+)
+def test_a_module_without_its_base_class_is_an_error(
+    X, estimator, kind, name, expected
+):
+    class Bare(kind):
+        def build(self, *args, **options):
+            return nn.Linear(2, 2)
+
+    message = rf"Bare.build returned .* class Linear. Expected a skrepr.{expected}"
+    with pytest.raises(TypeError, match=message):
+        estimator(2, max_iter=1).set_params(**{name: Bare()}).fit(X)

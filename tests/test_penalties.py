@@ -7,7 +7,7 @@ from torch import nn
 
 from skrepr import AutoencoderTransformer, FineTunedClassifier
 from skrepr.backbones import MLP
-from skrepr.penalties import L1, Contractive, Penalty, TopK
+from skrepr.penalties import L1, Contractive, EncodedBatch, Penalty, TopK
 
 
 def rows():
@@ -25,7 +25,7 @@ def test_l1_is_the_weighted_mean_absolute_value():
     z = torch.tensor([[1.0, -2.0], [0.0, 5.0]])
     penalty = L1(weight=0.1).build(2)
     assert isinstance(penalty, nn.Module)
-    value = penalty(z)
+    value = penalty(EncodedBatch(z, z, nn.Identity(), torch.Generator()))
     assert value.shape == ()
     assert value.item() == pytest.approx(0.2)
 
@@ -73,8 +73,9 @@ class _Bias(nn.Module):
         self.register_buffer("target", torch.full((n_components,), 5.0))
         self.weight = nn.Parameter(torch.tensor(0.0))
 
-    def forward(self, z):
-        return 10 * (z - self.target).square().mean() + (self.weight - 1).square()
+    def forward(self, encoded):
+        excess = encoded.codes - self.target
+        return 10 * excess.square().mean() + (self.weight - 1).square()
 
 
 def test_a_penalty_of_the_user_moves_the_codes_and_may_learn():
@@ -105,7 +106,7 @@ def test_contraction_is_the_squared_norm_of_the_jacobian(activation):
     penalty = Contractive(0.5).build(6)
     with torch.no_grad():
         draws = torch.Generator().manual_seed(0)
-        found = penalty(network(x), network, x, draws)
+        found = penalty(EncodedBatch(network(x), x, network, draws))
     assert found.shape == ()
     expected = 0.5 * jacobian_norms(ae, X).mean()
     assert found.item() == pytest.approx(expected, rel=0.05)

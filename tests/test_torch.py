@@ -318,5 +318,5 @@ class UsersPenalty(Penalty):
 
 
 class _UsersPenalty(nn.Module):
-    def forward(self, z):
-        return z.square().mean()
+    def forward(self, encoded):
+        return encoded.codes.square().mean()

@@ -13,6 +13,7 @@ from torch import nn
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
 from skrepr._training import _loop
 from skrepr._training._loop import Trainer, TrainingError, one_cycle, train
+from skrepr._training._module import TrainableModule
 from skrepr._training._samplers import ClassBalanced, EvenSplit
 from skrepr._training._sources import ResidentSource
 from skrepr.augmentations import GaussianNoise
@@ -20,7 +21,7 @@ from skrepr.backbones import MLP
 from skrepr.penalties import Penalty
 
 
-class Regression(nn.Module):
+class Regression(TrainableModule):
     """Least squares of y on x, which keeps every batch it was given."""
 
     def __init__(self, n_columns=2, warmup=0.0):
@@ -43,7 +44,7 @@ class Regression(nn.Module):
         self.n_after_step += 1
 
 
-class Scripted(nn.Module):
+class Scripted(TrainableModule):
     """Its losses are written down beforehand; its state tells the epoch."""
 
     def __init__(self, validation=(), training=None, warmup=0.0):
@@ -62,9 +63,6 @@ class Scripted(nn.Module):
             raise KeyboardInterrupt
         return {"a": value + 0 * self.weight.sum()}
 
-    def after_step(self):
-        pass
-
 
 def make_trainer(module, **params):
     params = {"learning_rate": 0.1, "weight_decay": 0.0} | params
@@ -76,6 +74,11 @@ def rows(n=20, n_columns=2, seed=0):
     X = rng.normal(size=(n, n_columns))
     y = X @ np.arange(1, n_columns + 1) + 3 + 0.5 * rng.normal(size=n)
     return ResidentSource(torch.tensor(X).float(), torch.tensor(y).float())
+
+
+def everything(source):
+    """Return x and y of all rows of a source."""
+    return source.rows(torch.arange(len(source)))
 
 
 def run(module, *, n=20, batch_size=100, max_iter=5, validation=False, **options):
@@ -117,8 +120,9 @@ def test_a_batch_holds_the_rows_of_its_index():
     run(module, n=23, batch_size=5, max_iter=2)
     source = rows(23)
     for batch in module.batches[True]:
-        assert torch.equal(batch.x, source.x[batch.index])
-        assert torch.equal(batch.y, source.y[batch.index])
+        x, y = source.rows(batch.index)
+        assert torch.equal(batch.x, x)
+        assert torch.equal(batch.y, y)
     index = torch.cat([batch.index for batch in module.batches[True]])
     assert index.bincount().tolist() == [2] * 23
 
@@ -135,9 +139,9 @@ def test_rows_without_y():
 def test_training_minimises_the_loss():
     module = Regression()
     run(module, n=60, batch_size=20, max_iter=400)
-    source = rows(60)
-    design = np.column_stack([source.x.numpy(), np.ones(60)])
-    expected = np.linalg.lstsq(design, source.y.numpy(), rcond=None)[0]
+    x, y = everything(rows(60))
+    design = np.column_stack([x, np.ones(60)])
+    expected = np.linalg.lstsq(design, y, rcond=None)[0]
     found = torch.cat([module.weight[:, 0], module.bias]).detach().numpy()
     assert_allclose(found, expected, atol=1e-3)
 
@@ -182,13 +186,11 @@ def test_every_step_takes_its_learning_rate():
 
 
 def test_weight_decay_shrinks_matrices_alone():
-    module = nn.Module()
+    module = TrainableModule()
     module.matrix = nn.Parameter(torch.ones(3, 2))
     module.vector = nn.Parameter(torch.ones(3))
     module.scalar = nn.Parameter(torch.ones(()))
     module.frozen = nn.Parameter(torch.ones(2, 2), requires_grad=False)
-    module.warmup = 0.0
-    module.after_step = lambda: None
     module.loss = lambda batch: {"a": sum(0 * p.sum() for p in module.parameters())}
     trainer = make_trainer(module, learning_rate=0.5, weight_decay=0.1)
     train(trainer, rows(20), EvenSplit(20, 4), max_iter=4)
@@ -214,11 +216,26 @@ def test_the_history_holds_the_mean_over_rows_of_every_term():
         assert_allclose(loss, np.sum(terms, axis=0))
 
 
+def test_a_monitor_tells_more_of_the_rows_to_validate_on():
+    seen = []
+
+    def monitor(module, source, generator):
+        assert not module.training
+        seen.append((len(source), torch.rand((), generator=generator).item()))
+        return {"bias": module.bias.item()}
+
+    module = Regression()
+    _, trainer = run(module, max_iter=3, validation=True, monitor=monitor)
+    assert list(trainer.history)[-1] == "validation_bias"
+    assert len(set(trainer.history["validation_bias"])) == 3
+    assert seen == [(8, seen[0][1])] * 3  # the same draws every time
+
+
 def test_uneven_batches_weigh_as_many_rows_as_they_have():
     module = Scripted()
     module.loss = lambda batch: {"a": batch.x.mean() + 0 * module.weight.sum()}
     _, trainer = run(module, n=5, batch_size=2, max_iter=1)
-    assert_allclose(trainer.history["a"], rows(5).x.mean(), rtol=1e-6)
+    assert_allclose(trainer.history["a"], everything(rows(5))[0].mean(), rtol=1e-6)
 
 
 def test_the_history_of_an_epoch_is_the_mean_over_the_rows_drawn():
@@ -230,7 +247,7 @@ def test_the_history_of_an_epoch_is_the_mean_over_the_rows_drawn():
     module.loss = lambda batch: {"a": batch.x[:, 0].mean() + 0 * module.weight.sum()}
     trainer, source = make_trainer(module), rows(20)
     train(trainer, source, Repeating(20, 10), max_iter=1)
-    expected = source.x[[0, 1, 1, 2], 0].mean().item()
+    expected = everything(source)[0][[0, 1, 1, 2], 0].mean().item()
     assert trainer.history["a"] == pytest.approx([expected], rel=1e-6)
 
 
@@ -285,7 +302,8 @@ def test_the_restored_weights_have_the_least_validation_loss():
     train(trainer, source, EvenSplit(8, 4), max_iter=60, validation=validation)
     losses = trainer.history["validation_fit"]
     assert min(losses) < losses[-1]
-    residual = held_out.y - (held_out.x @ module.weight)[:, 0] - module.bias
+    x, y = everything(held_out)
+    residual = y - (x @ module.weight)[:, 0] - module.bias
     assert residual.square().mean().item() == pytest.approx(min(losses), rel=1e-5)
 
 
@@ -317,11 +335,11 @@ def test_a_fitted_estimator_has_the_weights_of_its_best_epoch(monkeypatch, estim
 
     source, sampler = seen["validation"]
     trainer = make_trainer(estimator.module_.requires_grad_(True))
-    _loop._validate(trainer, source, sampler)
+    _loop._validate(trainer, source, sampler, None)
     assert trainer.history["validation_loss"] == pytest.approx([min(losses)], rel=1e-5)
     # The two splits make up the rows, and share none.
     assert (len(seen["training"]), len(source)) == (30, 10)
-    matrix = np.concatenate([seen["training"].x, source.x])
+    matrix = np.concatenate([everything(seen["training"])[0], everything(source)[0]])
     expected = estimator.table_.to_matrix(X, np.float32)
     assert_allclose(np.sort(matrix, axis=0), np.sort(expected, axis=0))
 
@@ -436,9 +454,9 @@ class _Failing(nn.Module):
         super().__init__()
         self.left = left
 
-    def forward(self, z):
+    def forward(self, encoded):
         self.left -= 1
-        return 0 * z.sum() + (math.nan if self.left < 0 else 0.0)
+        return 0 * encoded.codes.sum() + (math.nan if self.left < 0 else 0.0)
 
 
 @pytest.mark.parametrize("early_stopping", [True, False])

@@ -2,16 +2,18 @@
 
 import numpy as np
 import torch
-from torch import nn
 
 from skrepr._columns._inputs import ColumnEncoder
 from skrepr._estimators._decoding import DecodingTransformer
 from skrepr._estimators._scorer import Scorer
+from skrepr._training._by_hand import reconstruction_pass
+from skrepr._training._module import DecodingModule
 from skrepr._training._stacks import is_own
 from skrepr.augmentations import Augmentation
-from skrepr.error_models import ErrorModel
-from skrepr.likelihoods._joint import build_likelihood, residual
-from skrepr.penalties import Penalty
+from skrepr.error_models import ErrorModel, ErrorModelModule
+from skrepr.likelihoods._joint import build_likelihood
+from skrepr.parts import check_module
+from skrepr.penalties import EncodedBatch, Penalty
 
 _MOST_HIDDEN = 0.5  # share of a row's cells that the encoder misses besides its holes
 
@@ -19,7 +21,7 @@ _MOST_HIDDEN = 0.5  # share of a row's cells that the encoder misses besides its
 _N_ROUNDS = 5  # of filling holes where the encoder has not learned to do without
 
 
-class AutoencoderModule(nn.Module):
+class AutoencoderModule(DecodingModule):
     """Reconstruct a row from the code of its augmented copy.
 
     The loss is the mean over the observed cells of varying columns of the likelihood's
@@ -28,39 +30,39 @@ class AutoencoderModule(nn.Module):
     further cells of it at random instead, so that it learns to do without.
     """
 
-    warmup = 0.0
+    encoder: ColumnEncoder
     varies: torch.Tensor
     holey: torch.Tensor
 
     def __init__(self, encoder, decoder, likelihood, augment, penalty, columns, k):
-        super().__init__()
+        super().__init__(encoder, decoder, likelihood)
         self.n_components = k
-        self.encoder = encoder
-        self.decoder = decoder
-        self.likelihood = likelihood
         self.augment = augment
         self.penalty = penalty
+        self.shares_weights = penalty is not None and not is_own(penalty)
         self.register_buffer("varies", torch.as_tensor(columns.varies))
         self.n_varying = max(1, int(columns.varies.sum()))
         self.has_holes = bool(columns.missing.any())
         self.register_buffer("holey", torch.as_tensor(columns.missing))
 
+    def augmented(self, x, generator):
+        """Return rows x as the encoder sees them in training."""
+        return x if self.augment is None else self.augment(x, generator)
+
     def loss(self, batch):
         x = batch.x
-        noisy = x if self.augment is None else self.augment(x, batch.generator)
+        shown = self.augmented(x, batch.generator)
         n_cells = len(x) * self.n_varying
         if self.has_holes:
-            noisy = self._hide(x, noisy, batch.generator)
+            shown = self._hide(x, shown, batch.generator)
             n_cells = (~x.isnan() & self.varies).sum().clamp(min=1)
-        inputs = self.encoder.read(noisy)
+        inputs = self.encoder.read(shown)
         z = self.encoder.code(inputs)
         cost = self.likelihood.cost(x, self.decoder(z))
         terms = {"reconstruction": cost.sum() / n_cells}
-        if getattr(self.penalty, "of_encoder", False):
-            network = self.encoder.network
-            terms["penalty"] = self.penalty(z, network, inputs, batch.generator)
-        elif self.penalty is not None:
-            terms["penalty"] = self.penalty(z)
+        if self.penalty is not None:
+            encoded = EncodedBatch(z, inputs, self.encoder.network, batch.generator)
+            terms["penalty"] = self.penalty(encoded)
         return terms
 
     def _hide(self, x, noisy, generator):
@@ -73,54 +75,10 @@ class AutoencoderModule(nn.Module):
         chosen = torch.empty_like(rate).uniform_(generator=generator) < 0.5
         return torch.where(chosen, lacking, noisy)
 
-    def by_hand(self, stacks):
-        if not self.encoder.is_plain:
-            return None
-        encoder, decoder = stacks.get(self.encoder.network), stacks.get(self.decoder)
-        cost_and_slope = getattr(self.likelihood, "cost_and_slope", None)
-        if (
-            encoder is None
-            or decoder is None
-            or cost_and_slope is None
-            or not is_own(self.likelihood)
-            or not (self.augment is None or is_own(self.augment))
-            or self.penalty is not None
-        ):
-            return None
-
-        def loss_and_gradients(batch):
-            x = batch.x
-            noisy = x if self.augment is None else self.augment(x, batch.generator)
-            z, encoding = encoder.forward(noisy)
-            output, decoding = decoder.forward(z)
-            cost, slope = cost_and_slope(x, output, 1 / (x.shape[0] * self.n_varying))
-            slope = decoder.backward(decoding, slope)
-            encoder.backward(encoding, slope, to_inputs=False)
-            return {"reconstruction": cost}
-
-        return loss_and_gradients
-
-    def after_step(self):
-        pass
-
-    def check(self, X):
-        self.likelihood.check(X)
-
-    def encode(self, x):
-        return self.encoder(x)
-
-    def decode(self, z):
-        return self.likelihood.mean(self.decoder(z))
-
-    def reconstruct(self, x):
-        return self.decode(self.encode(x))
-
-    def sample(self, z, generator):
-        return self.likelihood.sample(self.decoder(z), generator)
-
-    def residuals(self, x):
-        """Return how far x is from its reconstruction, NaN where it is missing."""
-        return residual(self.likelihood, x, self.decoder(self.encode(x)))
+    def by_hand(self):
+        is_plain = self.encoder.is_plain and self.penalty is None
+        has_slopes = self.likelihood.has_slopes and is_own(self.likelihood)
+        return reconstruction_pass if is_plain and has_slopes else None
 
     def fill(self, x):
         """Return x with its reconstruction where it is missing."""
@@ -130,7 +88,7 @@ class AutoencoderModule(nn.Module):
         unknown = holes & ~self.holey
         seen = x
         for _ in range(_N_ROUNDS if unknown.any() else 1):
-            known = torch.where(self.varies, self.reconstruct(seen), 0.0)
+            known = torch.where(self.varies, self.decode(self.encode(seen)), 0.0)
             seen = torch.where(unknown, known, x)
         return torch.where(holes, known, x)
 
@@ -347,7 +305,9 @@ class AutoencoderTransformer(DecodingTransformer):
         )
 
     def _before_training(self, module, matrix, ids, training):
-        self.error_model_ = self._part("error_model").build(self.table_.columns)
+        part = self._part("error_model")
+        error_model = part.build(self.table_.columns)
+        self.error_model_ = check_module(error_model, ErrorModelModule, part)
 
     def _after_training(self, rows, seed):
         self._learn_to_generate(self._encode_some(rows, seed), seed)

@@ -6,6 +6,7 @@ the matrix of a table.
 """
 
 import math
+from collections.abc import Callable
 from numbers import Integral, Real
 
 import numpy as np
@@ -47,6 +48,9 @@ class BaseTorchEstimator(TakesParts):
 
     #: Steps of ``max_iter="auto"``, rounded up to whole epochs.
     _auto_steps = 1000
+
+    #: What tells more of the rows to validate on than their loss, see `train`.
+    _monitor: Callable | None = None
 
     #: The rows passed to ``fit`` that the training does not count.
     _not_counted = ""
@@ -131,9 +135,9 @@ class BaseTorchEstimator(TakesParts):
     def _before_training(self, module, matrix, ids, training):
         """Prepare what depends on the rows to train on, given by their numbers."""
 
-    def _batch_sampler(self, source):
+    def _batch_sampler(self, n_samples, ids):
         """Choose how an epoch of training is cut into batches."""
-        return EvenSplit(len(source), self.batch_size)
+        return EvenSplit(n_samples, self.batch_size)
 
     def _decay(self, n_samples):
         """Return the weight decay for so many rows."""
@@ -169,11 +173,11 @@ class BaseTorchEstimator(TakesParts):
             What cut the training short after a state worth keeping was found.
         """
         module.to(device, torch.float32)
-        source = _source(matrix, ids, training, device)
-        sampler = self._batch_sampler(source)
+        x, y = _on_device(matrix, ids, training, device)
+        source, sampler = ResidentSource(x, y), self._batch_sampler(len(x), y)
         held_out = None
         if validation is not None:
-            held_out = _source(matrix, ids, validation, device)
+            held_out = ResidentSource(*_on_device(matrix, ids, validation, device))
             held_out = held_out, EvenSplit(len(held_out), self.batch_size)
         trainer = Trainer(
             module,
@@ -190,6 +194,7 @@ class BaseTorchEstimator(TakesParts):
             sampler,
             max_iter=max_iter,
             validation=held_out,
+            monitor=self._monitor,
             n_iter_no_change=(
                 None if self.n_iter_no_change == "auto" else self.n_iter_no_change
             ),
@@ -324,11 +329,11 @@ def check_container(estimator, X, y="not used", *, reset, keep=False, **checks):
     )
 
 
-def _source(matrix, ids, index, device):
-    """Put rows, all or those of an index, onto the device."""
+def _on_device(matrix, ids, index, device):
+    """Put rows and their ids, all or those of an index, onto the device."""
     x, y = (
         values if values is None or index is None else values[index]
         for values in (matrix, ids)
     )
     y = None if y is None else torch.from_numpy(y).to(device)
-    return ResidentSource(torch.from_numpy(x).to(device), y)
+    return torch.from_numpy(x).to(device), y

@@ -16,6 +16,7 @@ from skrepr._estimators._encoding import EncodingMixin
 from skrepr._sklearn import StrOptions
 from skrepr._training._inference import evaluation, for_inference, to_tensor
 from skrepr._training._loop import TrainingError
+from skrepr._training._module import TrainableModule
 from skrepr._training._random import Seeded, may_draw
 from skrepr._training._samplers import ClassBalanced
 from skrepr._training._stacks import is_own
@@ -30,7 +31,8 @@ from skrepr.metrics import (
     normalized_std,
     uniformity,
 )
-from skrepr.objectives import Objective, Views
+from skrepr.objectives import Objective, ObjectiveModule, Views
+from skrepr.parts import check_module
 
 _HEAD_WIDTH = 128  # of the projection head
 
@@ -52,13 +54,11 @@ _DIAGNOSED = 1000  # rows that diagnostics look at
 _MIN_RANK, _MIN_STD = 0.05, 0.1
 
 
-class ContrastiveModule(nn.Module):
+class ContrastiveModule(TrainableModule):
     """An encoder, an objective for its codes of two views, and what makes the views.
 
     The loss is the objective's, plus that of the auxiliary task on the same codes.
     """
-
-    warmup = 0.0
 
     def __init__(self, encoder, objective, augment, auxiliary, n_components):
         super().__init__()
@@ -67,8 +67,7 @@ class ContrastiveModule(nn.Module):
         self.augment = augment
         self.auxiliary = auxiliary
         self.n_components = n_components
-        # An objective of the user has seen the encoder and may use its weights.
-        self.calls_user = not is_own(objective)
+        self.shares_weights = not is_own(objective)
 
     def views(self, batch):
         """Make two views of every row, the second one of its partner."""
@@ -96,31 +95,41 @@ class ContrastiveModule(nn.Module):
         return terms
 
     def after_step(self):
-        if hasattr(self.objective, "after_step"):
-            self.objective.after_step(self.encoder)
+        self.objective.after_step(self.encoder)
 
-    def check(self, X):
-        pass
 
-    def encode(self, x):
-        return self.encoder(x)
+@torch.no_grad()
+def diagnose(module, source, generator):
+    """Compute the metrics of the codes of rows, with those that need labels.
 
-    def diagnostics(self, x, y, generator):
-        """Compute the metrics of the codes of rows, with those that need labels."""
-        x = x[:_DIAGNOSED]
-        views = [self.augment(x, generator) for _ in range(2)]
-        a, b, codes = (self.encode(v).cpu().double().numpy() for v in (*views, x))
-        finite = np.isfinite(np.concatenate([a, b, codes])).all()
-        found = {
-            "alignment": alignment(a, b) if finite else np.nan,
-            "uniformity": uniformity(codes) if finite else np.nan,
-            "effective_rank": effective_rank(codes) if finite else np.nan,
-            "normalized_std": normalized_std(codes) if finite else np.nan,
-        }
-        if y is not None:
-            ids = y[:_DIAGNOSED].cpu().numpy()
-            found |= _accuracies(codes, ids if finite else np.full_like(ids, -1))
-        return found
+    Parameters
+    ----------
+    module : ContrastiveModule
+    source : ResidentSource
+        Of its rows the first 1000 are looked at.
+    generator : torch.Generator
+        For the views.
+
+    Returns
+    -------
+    dict of str to float
+        NaN where the network is not finite any more.
+    """
+    first = torch.arange(min(_DIAGNOSED, len(source)), device=generator.device)
+    x, ids = source.rows(first)
+    views = [module.augment(x, generator) for _ in range(2)]
+    a, b, codes = (module.encode(v).cpu().double().numpy() for v in (*views, x))
+    finite = np.isfinite(np.concatenate([a, b, codes])).all()
+    found = {
+        "alignment": alignment(a, b) if finite else np.nan,
+        "uniformity": uniformity(codes) if finite else np.nan,
+        "effective_rank": effective_rank(codes) if finite else np.nan,
+        "normalized_std": normalized_std(codes) if finite else np.nan,
+    }
+    if ids is not None:
+        ids = ids.cpu().numpy()
+        found |= _accuracies(codes, ids if finite else np.full_like(ids, -1))
+    return found
 
 
 def _accuracies(codes, ids):
@@ -296,6 +305,8 @@ class ContrastiveTransformer(EncodingMixin, BaseTorchEstimator):
         "unlabelled": "no_validation",
     }
 
+    _monitor = staticmethod(diagnose)
+
     def __init__(
         self,
         n_components=16,
@@ -381,23 +392,23 @@ class ContrastiveTransformer(EncodingMixin, BaseTorchEstimator):
 
     def _build_module(self, columns):
         k = self.n_components
-        auxiliary = self._part("auxiliary")
+        objective, auxiliary = self._part("objective"), self._part("auxiliary")
         encoder = ColumnEncoder(columns, self._part("backbone"), k)
         head = nn.Sequential(
             nn.Linear(k, _HEAD_WIDTH), nn.ReLU(), nn.Linear(_HEAD_WIDTH, _HEAD_WIDTH)
         )
         return ContrastiveModule(
             encoder,
-            self._part("objective").build(encoder, head, k),
+            check_module(objective.build(encoder, head, k), ObjectiveModule, objective),
             self._part("augmentation").build(columns),
             None if auxiliary is None else auxiliary.build(columns, k),
             k,
         )
 
-    def _batch_sampler(self, source):
-        if source.y is None:
-            return super()._batch_sampler(source)
-        return ClassBalanced(source.y, self.batch_size)
+    def _batch_sampler(self, n_samples, ids):
+        if ids is None:
+            return super()._batch_sampler(n_samples, ids)
+        return ClassBalanced(ids, self.batch_size)
 
     def _after_training(self, rows, seed):
         if self.table_.varies.any():

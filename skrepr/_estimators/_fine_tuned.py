@@ -16,6 +16,7 @@ from skrepr._estimators._base import BaseTorchEstimator, check_container, read_r
 from skrepr._estimators._encoding import EncodingMixin
 from skrepr._sklearn import fit_context
 from skrepr._training._inference import run
+from skrepr._training._module import TrainableModule
 from skrepr.augmentations import Augmentation
 
 _MAX_PROBED = 10_000  # rows that the start of the head is learned from
@@ -53,10 +54,8 @@ class HeadModule(nn.Module):
         return self.layers((code - self.mean) / self.std)
 
 
-class FineTunedModule(nn.Module):
+class FineTunedModule(TrainableModule):
     """An encoder, of whose output the first columns are the code, and a head on it."""
-
-    warmup = 0.0
 
     def __init__(self, encoder, head, augment, n_components):
         super().__init__()
@@ -65,9 +64,12 @@ class FineTunedModule(nn.Module):
         self.augment = augment
         self.n_components = n_components
 
+    def encode(self, x):
+        return self.encoder(x)[:, : self.n_components]
+
     def output(self, x):
         """Return the outputs of the head, shape (n, n_outputs)."""
-        return self.head(self.encoder(x)[:, : self.n_components])
+        return self.head(self.encode(x))
 
     def loss(self, batch):
         x = batch.x
@@ -82,12 +84,6 @@ class FineTunedModule(nn.Module):
     def terms(self, output, y):
         """Return the named terms of the loss, which sum to it."""
         raise NotImplementedError
-
-    def check(self, X):
-        pass
-
-    def after_step(self):
-        pass
 
 
 class FineTunedClassifierModule(FineTunedModule):

@@ -50,7 +50,7 @@ class RowGenerator(nn.Module):
         ----------
         latent_density : LatentDensity
         codes : ndarray of shape (n_codes, n_components)
-        network : torch.nn.Module
+        network : DecodingModule
             The trained module of the estimator: on the CPU, float32, in eval mode.
         seed : int
 
@@ -91,7 +91,7 @@ class RowGenerator(nn.Module):
             if table.quantiles[j] is not None:
                 X[:, j] = table.quantiles[j].at(ranks(matrix[:, j], knots[:, j], rng))
         categorical = np.flatnonzero(~table.schema.numeric & table.varies)
-        if len(categorical) and hasattr(network, "redraw"):
+        if len(categorical):
             matrix = table.to_matrix(X, np.float32)
             matrix = run(network, "redraw", matrix, "cpu", generator=generator)
             X[:, categorical] = matrix[:, categorical]

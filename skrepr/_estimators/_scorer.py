@@ -6,7 +6,6 @@ from torch import nn
 
 from skrepr._estimators._base import NEVER_SEEN
 from skrepr._training._inference import run
-from skrepr.likelihoods._joint import residual
 
 _MIN_FITTED = 10_000  # rows, if there are as many, that an error model learns from
 
@@ -69,7 +68,7 @@ class ScoringModule(nn.Module):
             found[0][:, self.categorical] = values
         for _ in range(self.error_model.n_reconstructions):
             output = network.decoder(network.encode(row))
-            error = residual(network.likelihood, row, output)
+            error = network.likelihood.residual(row, output)
             found.append(torch.where(network.varies, error, 0.0))
             row = torch.where(network.varies, network.likelihood.mean(output), 0.0)
         errors = torch.stack(found, dim=1)
@@ -86,8 +85,8 @@ class Scorer:
     ----------
     network : AutoencoderModule
         Trained: on the CPU, float32, in eval mode.
-    error_model : torch.nn.Module
-        As `ErrorModel.build` returns it. `fit` fits it.
+    error_model : ErrorModelModule
+        `fit` fits it.
     table : Table
     device : str
         Where to evaluate the network.
@@ -113,18 +112,16 @@ class Scorer:
         if len(rows) > n_fitted:
             rows = rows[rng.choice(len(rows), n_fitted, replace=False)]
         errors = self._errors(rows)
-        if hasattr(model, "fit"):
-            model.fit(errors)
-        if hasattr(model, "fit_holes"):
-            # Without holes in training there may never be any: not at any cost.
-            with_holes = errors[:2]
-            if self.module.network.has_holes:
-                with_holes = self._errors(_make_holes(rows, dimension, rng, _N_HOLED))
-            elif dimension <= _MAX_DIMENSION:
-                with_holes = self._errors(
-                    _make_holes(rows, dimension, rng, _N_HOLED_AT_FIRST)
-                )
-            model.fit_holes(errors, with_holes)
+        model.fit(errors)
+        # Without holes in training there may never be any: not at any cost.
+        with_holes = errors[:2]
+        if self.module.network.has_holes:
+            with_holes = self._errors(_make_holes(rows, dimension, rng, _N_HOLED))
+        elif dimension <= _MAX_DIMENSION:
+            with_holes = self._errors(
+                _make_holes(rows, dimension, rng, _N_HOLED_AT_FIRST)
+            )
+        model.fit_holes(errors, with_holes)
 
     def contributions(self, rows):
         """Split the scores of rows into contributions of the features.

@@ -5,15 +5,16 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from torch import nn
 
 from skrepr._blocks import blocks
 from skrepr._columns._inputs import ColumnEncoder
 from skrepr._estimators._decoding import DecodingTransformer
 from skrepr._sklearn import Interval
+from skrepr._training._by_hand import evidence_pass
+from skrepr._training._module import DecodingModule
 from skrepr._training._stacks import is_own
 from skrepr._warnings import warn_user
-from skrepr.likelihoods._joint import average, build_likelihood, residual
+from skrepr.likelihoods._joint import build_likelihood
 from skrepr.metrics import active_units
 
 _LOG_VARIANCE_RANGE = (-12.0, 6.0)  # keeps exp and its gradient finite
@@ -34,7 +35,7 @@ _MIN_STEPS = 500  # of a training that may be said to have collapsed
 _MOST_COMPLETED = 1000  # rows at a time
 
 
-class VAEModule(nn.Module):
+class VAEModule(DecodingModule):
     """Encoder q(z|x), decoder p(x|z) and the prior N(0, I).
 
     The loss is minus the evidence lower bound (ELBO), a mean over rows of
@@ -57,10 +58,7 @@ class VAEModule(nn.Module):
     def __init__(
         self, encoder, decoder, likelihood, noise, beta, warmup, free_bits, columns
     ):
-        super().__init__()
-        self.encoder = encoder
-        self.decoder = decoder
-        self.likelihood = likelihood
+        super().__init__(encoder, decoder, likelihood)
         self.register_buffer("noise", noise)  # (n_importance_samples, n_components)
         self.register_buffer("mean", torch.as_tensor(columns.mean).float())
         categorical = np.flatnonzero(columns.categorical & columns.varies)
@@ -90,7 +88,11 @@ class VAEModule(nn.Module):
         return self._posterior(x)
 
     def _posterior(self, x):
-        mean, log_variance = self.encoder(x).chunk(2, dim=1)
+        return self.split(self.encoder(x))
+
+    def split(self, output):
+        """Return mean and log-variance of q(z|x) from the encoder's output."""
+        mean, log_variance = output.chunk(2, dim=1)
         return mean, log_variance.clamp(*_LOG_VARIANCE_RANGE)
 
     def loss(self, batch):
@@ -100,11 +102,22 @@ class VAEModule(nn.Module):
         noise = torch.empty_like(mean).normal_(generator=batch.generator)
         z = torch.addcmul(mean, noise, (0.5 * log_variance).exp())
         log_prob = self.likelihood.log_prob(x, self.decoder(z))
-        kl = _divergence(mean, log_variance).sum(0) / len(x)
-        return {
-            "reconstruction": -log_prob.sum() / len(x),
-            "kl": self._kl_weight(batch.progress) * kl.clamp(min=self.free_bits).sum(),
-        }
+        kl = self.kl_term(self.kl(mean, log_variance), self.kl_weight(batch.progress))
+        return {"reconstruction": -log_prob.sum() / len(x), "kl": kl}
+
+    def kl(self, mean, log_variance):
+        """Return the KL divergence of every latent, a mean over rows."""
+        return _divergence(mean, log_variance).sum(0) / len(mean)
+
+    def kl_weight(self, progress):
+        """Return the factor of the KL divergence in the loss."""
+        if self.warmup == 0:
+            return self.beta
+        return self.beta * (progress / self.warmup).clamp(max=1)
+
+    def kl_term(self, kl, weight):
+        """Return what the KL divergences of the latents add to the loss."""
+        return weight * kl.clamp(min=self.free_bits).sum()
 
     def _hide(self, x, generator):
         n, k = len(x), len(self.categorical)
@@ -113,72 +126,12 @@ class VAEModule(nn.Module):
         cells = x[:, self.categorical].masked_fill(some & which, torch.nan)
         return x.index_copy(1, self.categorical, cells)
 
-    def _kl_weight(self, progress):
-        if self.warmup == 0:
-            return self.beta
-        return self.beta * (progress / self.warmup).clamp(max=1)
-
-    def by_hand(self, stacks):
-        if not self.encoder.is_plain:
-            return None
-        encoder, decoder = stacks.get(self.encoder.network), stacks.get(self.decoder)
-        log_prob_and_slope = getattr(self.likelihood, "log_prob_and_slope", None)
-        if (
-            encoder is None
-            or decoder is None
-            or log_prob_and_slope is None
-            or not is_own(self.likelihood)
-        ):
-            return None
-
-        def loss_and_gradients(batch):
-            x, factor = batch.x, 1 / batch.x.shape[0]
-            posterior, encoding = encoder.forward(x)
-            mean, unclamped = posterior.chunk(2, dim=1)
-            log_variance = unclamped.clamp(*_LOG_VARIANCE_RANGE)
-            noise = torch.empty_like(mean).normal_(generator=batch.generator)
-            deviation = (0.5 * log_variance).exp_().mul_(noise)
-            output, decoding = decoder.forward(mean + deviation)
-            log_prob, slope = log_prob_and_slope(x, output, -factor)
-            slope = decoder.backward(decoding, slope)
-            # z = mean + exp(log_variance / 2) noise, and the terms of the KL divergence
-            # are (mean² + exp(log_variance) - 1 - log_variance) / 2.
-            kl_weight = self._kl_weight(batch.progress)
-            kl = factor * _divergence(mean, log_variance).sum(0)
-            by_kl = kl_weight * factor * (kl >= self.free_bits)
-            by_mean = slope + by_kl * mean
-            by_log_variance = 0.5 * (
-                slope * deviation + by_kl * (log_variance.exp() - 1)
-            )
-            by_log_variance *= unclamped == log_variance
-            slope = torch.cat([by_mean, by_log_variance], dim=1)
-            encoder.backward(encoding, slope, to_inputs=False)
-            kl = kl.clamp(min=self.free_bits).sum()
-            return {"reconstruction": log_prob, "kl": kl_weight * kl}
-
-        return loss_and_gradients
-
-    def after_step(self):
-        pass
-
-    def check(self, X):
-        self.likelihood.check(X)
+    def by_hand(self):
+        has_slopes = self.likelihood.has_slopes and is_own(self.likelihood)
+        return evidence_pass if self.encoder.is_plain and has_slopes else None
 
     def encode(self, x):
         return self.posterior(x)[0]
-
-    def decode(self, z):
-        return self.likelihood.mean(self.decoder(z))
-
-    def reconstruct(self, x):
-        return self.decode(self.encode(x))
-
-    def sample(self, z, generator):
-        return self.likelihood.sample(self.decoder(z), generator)
-
-    def residuals(self, x):
-        """Return how far x is from its reconstruction, NaN where it is missing."""
-        return residual(self.likelihood, x, self.decoder(self.encode(x)))
 
     def fill(self, x):
         """Return x with its mean given the observed cells where it is missing.
@@ -187,7 +140,7 @@ class VAEModule(nn.Module):
         each weighted by its share in the likelihood of the observed cells.
         """
         log_weights, _, output = self._log_weights(x, self.posterior(x), self.noise)
-        known = average(self.likelihood, output, log_weights.softmax(0))
+        known = self.likelihood.average(output, log_weights.softmax(0))
         return torch.where(x.isnan(), known, x)
 
     def redraw(self, x, generator):

@@ -1,16 +1,6 @@
 """The only optimisation loop: batches, samplers, the step, history, early stopping.
 
-`train` knows nothing of the estimators. It drives a module by these names:
-
-- ``loss(batch)`` returns named 0-d terms, each a mean over rows, that sum to the loss;
-- ``by_hand(stacks)``, which may be missing, returns None or a function to be called
-  instead of ``loss``: it also computes the gradients, and faster than autograd;
-- ``after_step()``, called after every step (momentum encoders, queues);
-- ``diagnostics(x, y, generator)``, which may be missing, returns named numbers that say
-  more of the validation rows than their loss does;
-- ``warmup``, the fraction of training during which the loss itself changes: early
-  stopping does not lose patience before its end;
-- ``train()`` and ``eval()``, as of any torch module.
+`train` knows a `TrainableModule`, a source, a sampler, and nothing of the estimators.
 """
 
 import copy
@@ -22,9 +12,11 @@ from operator import add
 import torch
 from tqdm import tqdm
 
+from skrepr._training._by_hand import find_pass
 from skrepr._training._optimizer import Parameters
 from skrepr._training._random import Seeded, may_draw
 from skrepr._training._sources import Batch
+from skrepr._training._stacks import find_stacks
 
 _WARMUP = 0.1  # share of the steps in which the learning rate rises
 
@@ -58,8 +50,8 @@ class Trainer:
 
     Parameters
     ----------
-    module : torch.nn.Module
-        On its device, with the methods named at the top of this file.
+    module : TrainableModule
+        On its device.
     generator : torch.Generator
         On the same device.
     learning_rate, weight_decay : float
@@ -79,10 +71,10 @@ class Trainer:
         self.generator = generator
         self.learning_rate = learning_rate
         self.history: dict[str, list[float]] = {}
-        self.parameters = Parameters(module, weight_decay)
+        networks = [] if module.shares_weights else find_stacks(module)
+        self.parameters = Parameters(module, networks, weight_decay)
         self._may_draw = may_draw(module)
-        by_hand = getattr(module, "by_hand", lambda stacks: None)
-        self._by_hand = by_hand(self.parameters.stacks)
+        self._by_hand = find_pass(module, self.parameters.stacks)
 
     def step(self, batch, rate):
         """Take one step of the optimiser.
@@ -148,6 +140,7 @@ def train(
     *,
     max_iter,
     validation=None,
+    monitor=None,
     n_iter_no_change=None,
     tol=0.0,
     verbose=0,
@@ -159,7 +152,7 @@ def train(
     ----------
     trainer : Trainer
     source : ResidentSource
-        The rows to train on: a length and ``rows(index)``.
+        The rows to train on. All that is asked of it is ``len`` and ``rows(index)``.
     sampler : EvenSplit
         Cuts an epoch into index tensors.
     max_iter : int
@@ -167,6 +160,10 @@ def train(
     validation : tuple of (ResidentSource, EvenSplit), optional
         Rows to validate on after every epoch: in eval mode, with the same noise and
         views every time, and with the loss as it is at the end of training.
+    monitor : callable, optional
+        ``monitor(module, source, generator)`` is called after every validation, with
+        the rows to validate on. It returns named numbers that say more of these than
+        the loss does: they are added to the history.
     n_iter_no_change : int, optional
         Epochs without an improvement of the validation loss after which to stop.
         By default a tenth of `max_iter`, at least 10.
@@ -200,7 +197,7 @@ def train(
             for epoch in range(max_iter):
                 _train_epoch(trainer, source, sampler, epoch, n_steps, bar)
                 if validation is not None:
-                    _validate(trainer, *validation)
+                    _validate(trainer, *validation, monitor)
                     best.update(module, trainer.history["validation_loss"][-1], epoch)
                 _report(trainer.history, epoch, max_iter, bar, verbose, name)
                 if epoch + 1 <= math.ceil(module.warmup * max_iter):
@@ -265,7 +262,7 @@ def _check_weights(module):
 
 
 @torch.no_grad()
-def _validate(trainer, source, sampler):
+def _validate(trainer, source, sampler, monitor):
     trainer.module.eval()
     # The same noise in every epoch, so that losses differ by the weights alone.
     device = trainer.generator.device
@@ -278,10 +275,9 @@ def _validate(trainer, source, sampler):
             terms = trainer.module.loss(Batch(x, y, index, finished, generator))
         means.add(terms, len(index))
     trainer.record("validation_", means.values())
-    diagnostics = getattr(trainer.module, "diagnostics", None)
-    if diagnostics is not None:  # NaN, where the network is not finite any more
+    if monitor is not None:
         with trainer.seeded(generator):
-            values = diagnostics(source.x, source.y, generator)
+            values = monitor(trainer.module, source, generator)
         trainer.append("validation_", values)
 
 

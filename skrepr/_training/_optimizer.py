@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import nn
 
-from skrepr._training._stacks import Stack, _matrix, find_stacks
+from skrepr._training._stacks import Stack, _matrix
 from skrepr._training._threads import one_thread
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # of Adam
@@ -21,9 +21,11 @@ class Parameters:
     Parameters
     ----------
     module : torch.nn.Module
-        On its device, in float32. Its stacks, if `find_stacks` finds any, are computed
-        by `Stack` from now on, until `release`; their parameters are views of one
-        vector meanwhile.
+        On its device, in float32.
+    networks : list of torch.nn.Sequential
+        Those in the module that `Stack` is to compute from now on, until `release`;
+        their parameters are views of one vector meanwhile. None are where a parameter
+        of the module is not to be trained.
     weight_decay : float
         Of the weight matrices; scales and biases do not decay.
 
@@ -33,23 +35,24 @@ class Parameters:
     """
 
     @one_thread()
-    def __init__(self, module, weight_decay):
+    def __init__(self, module, networks, weight_decay):
         everything = list(module.parameters())
         trainable = [p for p in everything if p.requires_grad]
-        sequentials = find_stacks(module) if len(trainable) == len(everything) else []
+        if len(trainable) < len(everything):
+            networks = []
         self._weight_decay = weight_decay
         self.stacks = {}
-        joint = [a for layers in sequentials for a in layers if type(a) is nn.Linear]
+        joint = [a for layers in networks for a in layers if type(a) is nn.Linear]
         self._joint = [p for layer in joint for p in (layer.weight, layer.bias)]
         taken = set(map(id, self._joint))
         self._alone = [p for p in trainable if id(p) not in taken]
         self._size = sum(p.numel() for p in trainable)
-        if sequentials:
+        if networks:
             self._vector, values = _in_one([_matrix(layer) for layer in joint])
             self._gradient, gradients = _in_one([torch.zeros_like(v) for v in values])
             for layer, value in zip(joint, values, strict=True):
                 layer.weight.data, layer.bias.data = value[:, :-1], value[:, -1]
-            for layers in sequentials:
+            for layers in networks:
                 n = sum(type(layer) is nn.Linear for layer in layers)
                 self.stacks[layers] = Stack(layers, values[:n], gradients[:n])
                 values, gradients = values[n:], gradients[n:]

@@ -38,13 +38,13 @@ class ResidentSource:
     """
 
     def __init__(self, x, y=None):
-        self.x = x
-        self.y = y
+        self._x = x
+        self._y = y
 
     def __len__(self):
-        return len(self.x)
+        return len(self._x)
 
     def rows(self, index):
         """Return x and y of the rows of an index tensor."""
-        y = None if self.y is None else self.y.index_select(0, index)
-        return self.x.index_select(0, index), y
+        y = None if self._y is None else self._y.index_select(0, index)
+        return self._x.index_select(0, index), y

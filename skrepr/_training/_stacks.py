@@ -94,13 +94,12 @@ _ACTIVATIONS: dict[type, _Activation] = {
 
 
 def is_own(module):
-    """Tell whether a module's code is this package's and calls none of a user's."""
-    own_class = type(module).__module__.startswith("skrepr.")
-    return own_class and not getattr(module, "calls_user", False)
+    """Tell whether a module's code is this package's, and no function of a user's."""
+    return type(module).__module__.startswith("skrepr.") and not _is_altered(module)
 
 
 def _is_altered(thing):
-    """Tell whether something has hooks, or methods that are not its class's."""
+    """Tell whether something has hooks, or functions that are not its class's."""
     return any(getattr(thing, name, None) for name in _HOOKS) or any(
         callable(value) and not isinstance(value, nn.Module)
         for value in getattr(thing, "__dict__", {}).values()
@@ -151,10 +150,9 @@ def find_stacks(module):
     Returns
     -------
     list of torch.nn.Sequential
-        Empty if another module from outside this package has parameters (it may do
-        with the network what it likes), if one of this package's has hooks or a method
-        of its own, if a layer or a parameter is in two places, or if the module is not
-        on the CPU.
+        Empty if another module has parameters and a user's code (it may do with the
+        networks inside it what it likes), if a layer or a parameter is in two places,
+        or if the module is not on the CPU.
     """
     found: list[nn.Sequential] = []
     parameters: list[nn.Parameter] = []
@@ -166,8 +164,6 @@ def find_stacks(module):
             for layer in part:
                 parameters += layer.parameters()
         elif is_own(part):
-            if _is_altered(part):
-                return []
             parameters += part.parameters(recurse=False)
             todo += part.children()
         elif any(True for _ in part.parameters()):

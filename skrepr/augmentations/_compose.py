@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from skrepr._sklearn import InvalidParameterError
-from skrepr._training._stacks import is_own
 from skrepr.augmentations._base import Augmentation
 
 
@@ -74,15 +73,12 @@ class _Compose(nn.Module):
         super().__init__()
         self.first = first
         self.second = second
-        self.calls_user = not (is_own(first) and is_own(second))
 
     def forward(self, x, generator, ids=None):
         return self.second(self.first(x, generator, ids), generator, ids)
 
 
 class _Call(nn.Module):
-    calls_user = True
-
     def __init__(self, function):
         super().__init__()
         self.function = function

@@ -6,7 +6,7 @@ column's contribution to the anomaly score.
 """
 
 from skrepr._public import hand_on
-from skrepr.error_models._base import ErrorModel
+from skrepr.error_models._base import ErrorModel, ErrorModelModule
 from skrepr.error_models._covariance import Covariance
 from skrepr.error_models._independent import Diagonal, MeanSquared
 
@@ -14,6 +14,7 @@ __all__ = [
     "Covariance",
     "Diagonal",
     "ErrorModel",
+    "ErrorModelModule",
     "MeanSquared",
 ]
 

@@ -1,6 +1,7 @@
 """What error models share."""
 
 import torch
+from torch import nn
 
 from skrepr.parts import Part
 
@@ -25,32 +26,65 @@ class ErrorModel(Part):
 
         Returns
         -------
-        torch.nn.Module
-            With ``n_reconstructions``, the number of times a row is to be reconstructed
-            for it, and methods on errors, a tensor of shape
-            (n, 1 + n_reconstructions, n_columns) that holds a row, the row minus its
-            reconstruction, the reconstruction minus the reconstruction of that, ... All
-            of them are NaN in a column that the row lacks.
-
-            - ``fit(errors)``: learn from the errors of normal rows, in float64, and
-              keep what is learned in buffers, in float32. A module that has nothing to
-              learn goes without this method.
-            - ``forward(errors)``: the contributions of the columns to the score of a
-              row, shape (n, n_columns), not negative. Their sum is minus the score.
-
-            Columns that do not vary have only errors of 0 and contribute 0, and so does
-            what is missing. In a categorical column the row is minus the logarithm of
-            the level's frequency among the training rows, and the error how far the
-            probabilities of the reconstruction are from the level, 1 for the
-            frequencies in root mean square. A third method is called after ``fit``, if
-            there is one:
-
-            - ``fit_holes(errors, thinned)``: learn what missing cells do to scores,
-              from the same errors and those of some of the rows with random cells
-              hidden, in float64. The network knows less of these, and may reconstruct
-              what it sees of them better or worse.
+        ErrorModelModule
         """
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
+
+
+class ErrorModelModule(nn.Module):
+    """Base class of the modules of error models.
+
+    A subclass implements `forward`; `fit` and `fit_holes` do nothing by default.
+
+    The errors of a row are a tensor of shape (1 + n_reconstructions, n_columns): the
+    row, the row minus its reconstruction, the reconstruction minus the reconstruction
+    of that, ... All of them are NaN in a column that the row lacks, and 0 in columns
+    that do not vary. In a categorical column the row is minus the logarithm of the
+    level's frequency among the training rows, and the error how far the probabilities
+    of the reconstruction are from the level, 1 for the frequencies in root mean square.
+
+    Attributes
+    ----------
+    n_reconstructions : int
+        The number of times a row is to be reconstructed.
+    """
+
+    n_reconstructions: int = 1
+
+    def fit(self, errors):
+        """Learn from the errors of normal rows; keep what is learned in buffers.
+
+        Parameters
+        ----------
+        errors : torch.Tensor of shape (n, 1 + n_reconstructions, n_columns), float64
+        """
+
+    def fit_holes(self, errors, errors_with_holes):
+        """Learn, after `fit`, what missing cells do to scores.
+
+        Parameters
+        ----------
+        errors : torch.Tensor of shape (n, 1 + n_reconstructions, n_columns), float64
+            The same as for `fit`.
+        errors_with_holes : torch.Tensor of the same kind
+            Of some of the rows with random cells hidden. The network knows less of
+            these, and may reconstruct what it sees of them better or worse.
+        """
+
+    def forward(self, errors):
+        """Compute the contributions of the columns to the scores of rows.
+
+        Parameters
+        ----------
+        errors : torch.Tensor of shape (n, 1 + n_reconstructions, n_columns)
+
+        Returns
+        -------
+        torch.Tensor of shape (n, n_columns)
+            Not negative; their sum is minus the score. Columns that do not vary and
+            cells that are missing contribute 0.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement forward.")
 
 
 def _mean_and_std(errors, least):

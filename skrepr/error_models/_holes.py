@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+
+from skrepr.error_models._base import ErrorModelModule
 
 _TELLING = 1e-5  # share of the mean distance below which what is observed says nothing
 
@@ -17,7 +18,7 @@ _MOST_HIDDEN = 0.8  # share up to which what holes do is learned
 _N_ROUNDS = 5
 
 
-class _Referring(nn.Module):
+class _Referring(ErrorModelModule):
     """What the modules share: the scores of rows with holes are referred to the others.
 
     Cube roots of squared distances are nearly normal (Wilson and Hilferty), so they are
@@ -48,10 +49,12 @@ class _Referring(nn.Module):
             contributions,
         )
 
-    def fit_holes(self, errors, thinned):
+    def fit_holes(self, errors, errors_with_holes):
         """Learn the distribution of the scores, and how holes move it."""
         self.double()
-        trained, hidden = self._compared(errors)[1], self._compared(thinned)[1]
+        trained, hidden = (
+            self._compared(part)[1] for part in (errors, errors_with_holes)
+        )
         self.spread = trained.spread()
         both = [
             (part.deviations(self.spread), part.shares) for part in (trained, hidden)

@@ -52,7 +52,6 @@ class Diagonal(ErrorModel, name="diagonal"):
 class _Independent(_Referring):
     """Contributions of columns that are taken as independent."""
 
-    n_reconstructions = 1
     usual: torch.Tensor
     variance: torch.Tensor
 
@@ -62,14 +61,14 @@ class _Independent(_Referring):
         for name in ("usual", "variance"):
             self.register_buffer(name, torch.as_tensor(columns.varies).float())
 
-    def fit_holes(self, errors, thinned):
+    def fit_holes(self, errors, errors_with_holes):
         contributions = self._contributions(errors)
         observed = ~contributions.isnan()
         counts = observed.sum(0).clamp(min=1)
         self.usual = contributions.nansum(0) / counts
         deviations = torch.where(observed, contributions - self.usual, 0.0)
         self.variance = deviations.square().sum(0) / counts
-        super().fit_holes(errors, thinned)
+        super().fit_holes(errors, errors_with_holes)
 
     def _compared(self, errors):
         contributions = self._contributions(errors)

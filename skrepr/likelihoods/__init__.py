@@ -9,7 +9,7 @@ probabilities of their levels, whatever is chosen.
 """
 
 from skrepr._public import hand_on
-from skrepr.likelihoods._base import Likelihood
+from skrepr.likelihoods._base import Likelihood, LikelihoodModule
 from skrepr.likelihoods._binary import Bernoulli
 from skrepr.likelihoods._counts import NegativeBinomial, Poisson
 from skrepr.likelihoods._joint import PerColumn
@@ -19,6 +19,7 @@ __all__ = [
     "Bernoulli",
     "Gaussian",
     "Likelihood",
+    "LikelihoodModule",
     "MixtureOfGaussians",
     "NegativeBinomial",
     "PerColumn",

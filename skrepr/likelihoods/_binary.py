@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from skrepr.likelihoods._base import Likelihood, _LikelihoodModule
+from skrepr.likelihoods._base import Likelihood, LikelihoodModule
 
 
 class Bernoulli(Likelihood, name="bernoulli"):
@@ -34,12 +34,13 @@ class Bernoulli(Likelihood, name="bernoulli"):
         return _Bernoulli(columns)
 
 
-class _Bernoulli(_LikelihoodModule):
+class _Bernoulli(LikelihoodModule):
     center: torch.Tensor
     scale: torch.Tensor
 
     def __init__(self, columns):
         super().__init__(columns)
+        self.log_jacobian = np.zeros(len(columns))  # flags have probabilities
         self.names = columns.names
         self.register_buffer("center", torch.as_tensor(columns.center).float())
         self.register_buffer("scale", torch.as_tensor(columns.scale).float())
@@ -67,7 +68,7 @@ class _Bernoulli(_LikelihoodModule):
     def cost(self, x, output):
         # Rounding must not carry a value out of [0, 1].
         raw = torch.addcmul(self.center, x, self.scale).clamp(0, 1).expand_as(output)
-        return self._weigh(
+        return self.only_varying(
             F.binary_cross_entropy_with_logits(output, raw, reduction="none")
         )
 

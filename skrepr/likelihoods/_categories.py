@@ -2,10 +2,11 @@
 
 import numpy as np
 import torch
-from torch import nn
+
+from skrepr.likelihoods._base import LikelihoodModule
 
 
-class Softmax(nn.Module):
+class Softmax(LikelihoodModule):
     """The probabilities of the levels of categorical columns, from logits.
 
     Columns with a single level in training have no logits: they are certain.
@@ -27,7 +28,7 @@ class Softmax(nn.Module):
     places: torch.Tensor
 
     def __init__(self, columns):
-        super().__init__()
+        super().__init__(columns)
         varies = np.flatnonzero(columns.varies)
         # Columns with as many levels stand side by side, and are one operation.
         self.groups = [
@@ -113,26 +114,41 @@ class Softmax(nn.Module):
         squares = self._cells(output, squared).clamp(min=0)
         return (squares / self.diversity).sqrt()
 
-    def mode(self, output, weights=None):
+    def mean(self, output):
         """Return the most probable codes, of levels seen in training.
 
         Parameters
         ----------
         output : torch.Tensor of shape (..., n, n_outputs)
-        weights : torch.Tensor of shape (n_draws, n), optional
-            With which to average the probabilities over the first axis of the output.
 
         Returns
         -------
         torch.Tensor of shape (..., n, n_columns)
         """
+        return self._cells(
+            self._possible(output),
+            lambda logits, which: logits.argmax(-1).to(output.dtype),
+        )
+
+    def average(self, output, weights):
+        """Return the codes that are most probable on average over weighted draws.
+
+        Parameters
+        ----------
+        output : torch.Tensor of shape (n_draws, n, n_outputs)
+        weights : torch.Tensor of shape (n_draws, n)
+
+        Returns
+        -------
+        torch.Tensor of shape (n, n_columns)
+        """
 
         def most_probable(logits, which):
-            if weights is not None:
-                logits = (weights[..., None, None] * logits.softmax(-1)).sum(0)
-            return logits.argmax(-1).to(output.dtype)
+            p = (weights[..., None, None] * logits.softmax(-1)).sum(0)
+            return p.argmax(-1).to(output.dtype)
 
-        return self._cells(self._possible(output), most_probable, weights)
+        shape = weights.shape[1:]
+        return self._cells(self._possible(output), most_probable, shape)
 
     def sample(self, output, generator):
         """Draw codes of levels seen in training.
@@ -157,9 +173,9 @@ class Softmax(nn.Module):
     def _possible(self, output):
         return output.masked_fill(~self.seen, -torch.inf)
 
-    def _cells(self, output, function, weights=None):
+    def _cells(self, output, function, shape=None):
         """Put the values of a function of the logits of columns into their places."""
-        shape = output.shape[:-1] if weights is None else output.shape[1:-1]
+        shape = output.shape[:-1] if shape is None else shape
         cells, start = [], 0
         for n, which in self.groups:
             stop = start + n * len(which)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skrepr.likelihoods._base import _SCALE_GAIN, Likelihood, _LikelihoodModule
+from skrepr.likelihoods._base import SCALE_GAIN, Likelihood, LikelihoodModule
 
 _LEAST_MEAN, _MOST_LOG_MEAN = 1e-3, 30.0  # of counts
 
@@ -64,7 +64,7 @@ class NegativeBinomial(Likelihood, name="negative_binomial"):
         return _NegativeBinomial(columns)
 
 
-class _Counts(_LikelihoodModule):
+class _Counts(LikelihoodModule):
     """What likelihoods of counts share: they are in the user's units."""
 
     center: torch.Tensor
@@ -74,6 +74,7 @@ class _Counts(_LikelihoodModule):
 
     def __init__(self, columns):
         super().__init__(columns)
+        self.log_jacobian = np.zeros(len(columns))  # counts have probabilities
         self.names = columns.names
         self.register_buffer("center", torch.as_tensor(columns.center).float())
         self.register_buffer("scale", torch.as_tensor(columns.scale).float())
@@ -118,7 +119,7 @@ class _Poisson(_Counts):
 
     def log_prob(self, x, output):
         n, log_mean = self._raw(x), self._log_mean(output)
-        return self._weigh(n * log_mean - log_mean.exp() - torch.lgamma(n + 1))
+        return self.only_varying(n * log_mean - log_mean.exp() - torch.lgamma(n + 1))
 
     def sample(self, output, generator):
         return self._sample_poisson(self._log_mean(output).exp(), generator)
@@ -133,13 +134,13 @@ class _NegativeBinomial(_Counts):
 
     @property
     def log_r(self):
-        return (_SCALE_GAIN * self.raw_log_r).clamp(*_LOG_R_RANGE)
+        return (SCALE_GAIN * self.raw_log_r).clamp(*_LOG_R_RANGE)
 
     def log_prob(self, x, output):
         n, log_mean, log_r = self._raw(x), self._log_mean(output), self.log_r
         r = log_r.exp()
         log_share = F.softplus(log_mean - log_r)  # log(1 + m / r)
-        return self._weigh(
+        return self.only_varying(
             torch.lgamma(n + r)
             - torch.lgamma(r)
             - torch.lgamma(n + 1)

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from skrepr._columns._messages import shortened
 from skrepr._sklearn import InvalidParameterError
-from skrepr.likelihoods._base import Likelihood
+from skrepr.likelihoods._base import Likelihood, LikelihoodModule
 from skrepr.likelihoods._categories import Softmax
+from skrepr.parts import check_module
 
 
 class PerColumn(Likelihood, wraps="a dict of them by column"):
@@ -84,130 +84,93 @@ class PerColumn(Likelihood, wraps="a dict of them by column"):
         ]
 
 
-class _Joint(nn.Module):
-    """The modules of several likelihoods side by side, of numbers and of categories.
+class JointLikelihood(LikelihoodModule):
+    """Likelihoods of some of the columns side by side, of numbers and of categories.
 
     Cells that are missing (NaN) have the log-density, the cost and the slope 0.
 
     Parameters
     ----------
     columns : Columns
-    modules : list of tuple (module, ndarray of int)
-        Modules of likelihoods, and the positions of their columns: the numeric ones.
+    modules : list of tuple (LikelihoodModule, ndarray of int)
+        The likelihoods of the numeric columns, and the positions of these.
     """
 
     fill: torch.Tensor
     places: torch.Tensor
 
     def __init__(self, columns, modules):
-        super().__init__()
+        super().__init__(columns)
         self.register_buffer("fill", torch.as_tensor(columns.mean).float())
-        self.log_jacobian = np.zeros(len(columns))
-        self.where = [which.tolist() for _, which in modules]
-        for i, (module, which) in enumerate(modules):
+        categorical = np.flatnonzero(columns.categorical)
+        if len(categorical):
+            modules = [*modules, (Softmax(columns[categorical]), categorical)]
+        for i, (module, positions) in enumerate(modules):
             self.add_module(f"part_{i}", module)
-            self.log_jacobian[which] = module.log_jacobian
-        self.categorical = np.flatnonzero(columns.categorical).tolist()
-        self.softmax = Softmax(columns[columns.categorical])
-        order = np.concatenate([*self.where, self.categorical]).astype(np.int64)
-        self.register_buffer("places", torch.as_tensor(order.argsort()))
+            self.log_jacobian[positions] = module.log_jacobian
+        self.positions = [positions.tolist() for _, positions in modules]
         self.sizes = [module.n_outputs for module, _ in modules]
-        self.sizes.append(self.softmax.n_outputs)
         # A decoder has to have an output, though nothing may vary.
         self.n_outputs = max(1, sum(self.sizes))
+        order = np.concatenate(self.positions).astype(np.int64)
+        self.register_buffer("places", torch.as_tensor(order.argsort()))
 
     def check(self, X):
-        for module, which in self._modules_of_numbers():
-            module.check(X[:, which])
+        for module, positions in self._parts():
+            module.check(X[:, positions])
 
     def restore(self, X):
         X = X.copy()
-        for module, which in self._modules_of_numbers():
-            X[:, which] = module.restore(X[:, which])
+        for module, positions in self._parts():
+            X[:, positions] = module.restore(X[:, positions])
         return X
 
     def log_prob(self, x, output):
-        return self._observed("log_prob", x, output)
+        return self._observed(x, output, lambda module, *args: module.log_prob(*args))
 
     def cost(self, x, output):
-        return self._observed("cost", x, output)
+        return self._observed(x, output, lambda module, *args: module.cost(*args))
 
     def residual(self, x, output):
-        """Return how far every cell is from what is expected, NaN where it is missing.
-
-        Of numbers it is the difference; of categories see `Softmax.residual`.
-        """
-        observed = ~x.isnan()
-        x = torch.where(observed, x, self.fill)
-        residuals = self._each(
-            output,
-            lambda module, which, part: x[:, which] - module.mean(part),
-            lambda softmax, which, part: softmax.residual(x[:, which], part),
+        """Return how far cells are from what is expected, NaN where missing."""
+        residuals = self._observed(
+            x, output, lambda module, *args: module.residual(*args)
         )
-        return torch.where(observed, residuals, torch.nan)
+        return residuals.masked_fill(x.isnan(), torch.nan)
 
     def mean(self, output):
-        return self._each(
-            output,
-            lambda module, which, part: module.mean(part),
-            lambda softmax, which, part: softmax.mode(part),
-        )
+        return self._each(output, lambda module, _, part: module.mean(part))
 
     def average(self, output, weights):
-        """Return the mean rows, or most probable categories, of weighted draws.
-
-        Parameters
-        ----------
-        output : torch.Tensor of shape (n_draws, n, n_outputs)
-        weights : torch.Tensor of shape (n_draws, n)
-
-        Returns
-        -------
-        torch.Tensor of shape (n, n_columns)
-        """
-        return self._each(
-            output,
-            lambda module, which, part: _weighted_mean(module, part, weights),
-            lambda softmax, which, part: softmax.mode(part, weights),
-        )
+        return self._each(output, lambda module, _, part: module.average(part, weights))
 
     def sample(self, output, generator):
         return self._each(
-            output,
-            lambda module, which, part: module.sample(part, generator),
-            lambda softmax, which, part: softmax.sample(part, generator),
+            output, lambda module, _, part: module.sample(part, generator)
         )
 
-    def _modules_of_numbers(self):
-        for i, which in enumerate(self.where):
-            yield getattr(self, f"part_{i}"), which
+    def _parts(self):
+        return zip(self.children(), self.positions, strict=True)
 
-    def _observed(self, method, x, output):
+    def _observed(self, x, output, function):
+        """Call a function of every module, its cells and its part of the output."""
         # The fill comes first: the slope of a NaN is NaN even where it is not chosen.
         observed = ~x.isnan()
         x = torch.where(observed, x, self.fill)
+        cells = self._each(
+            output,
+            lambda module, positions, part: function(module, x[:, positions], part),
+        )
+        return torch.where(observed, cells, 0.0)
 
-        def cells(module, which, part):
-            return getattr(module, method)(x[:, which], part)
-
-        return torch.where(observed, self._each(output, cells, cells), 0.0)
-
-    def _each(self, output, of_numbers, of_categories):
-        """Call functions of every module, its columns and its part of the output."""
-        *parts, last = output[..., : sum(self.sizes)].split(self.sizes, dim=-1)
+    def _each(self, output, function):
+        """Call a function of every module, its columns and its part of the output."""
+        outputs = output[..., : sum(self.sizes)].split(self.sizes, dim=-1)
         cells = [
-            of_numbers(module, which, part)
-            for (module, which), part in zip(
-                self._modules_of_numbers(), parts, strict=True
-            )
+            function(module, positions, part)
+            for (module, positions), part in zip(self._parts(), outputs, strict=True)
         ]
-        if self.categorical:
-            cells.append(of_categories(self.softmax, self.categorical, last))
         return torch.cat(cells, dim=-1).index_select(-1, self.places)
-
-
-def _weighted_mean(module, output, weights):
-    return (weights[..., None] * module.mean(output)).sum(0)
 
 
 def build_likelihood(part, columns, *, noise=True):
@@ -222,52 +185,17 @@ def build_likelihood(part, columns, *, noise=True):
 
     Returns
     -------
-    torch.nn.Module
-        The part's own for a table of numbers without holes, else a `_Joint`.
+    LikelihoodModule
+        The part's own for a table of numbers without holes, else a `JointLikelihood`.
     """
     groups = part.groups(columns)
     if columns.is_plain and len(groups) == 1:
-        return groups[0][0].build(columns, noise=noise)
-    return _Joint(
+        return _build(groups[0][0], columns, noise)
+    return JointLikelihood(
         columns,
-        [(each.build(columns[which], noise=noise), which) for each, which in groups],
+        [(_build(each, columns[which], noise), which) for each, which in groups],
     )
 
 
-def residual(module, x, output):
-    """Return how far every cell is from what the module of a likelihood expects.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        As `build_likelihood` returns it.
-    x : torch.Tensor of shape (n, n_columns)
-    output : torch.Tensor of shape (n, n_outputs)
-
-    Returns
-    -------
-    torch.Tensor of shape (n, n_columns)
-        NaN where x is missing.
-    """
-    if isinstance(module, _Joint):
-        return module.residual(x, output)
-    return x - module.mean(output)
-
-
-def average(module, output, weights):
-    """Return the mean rows of weighted draws, see `_Joint.average`.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        As `build_likelihood` returns it.
-    output : torch.Tensor of shape (n_draws, n, n_outputs)
-    weights : torch.Tensor of shape (n_draws, n)
-
-    Returns
-    -------
-    torch.Tensor of shape (n, n_columns)
-    """
-    if isinstance(module, _Joint):
-        return module.average(output, weights)
-    return _weighted_mean(module, output, weights)
+def _build(part, columns, noise):
+    return check_module(part.build(columns, noise=noise), LikelihoodModule, part)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from skrepr._sklearn import Interval, StrOptions
-from skrepr.likelihoods._base import _SCALE_GAIN, Likelihood, _LikelihoodModule
+from skrepr.likelihoods._base import SCALE_GAIN, Likelihood, LikelihoodModule
 
 # A noise scale below a thousandth of a column's standard deviation is not told from
 # rounding; without a floor a perfect reconstruction has an infinite density.
@@ -144,8 +144,9 @@ class MixtureOfGaussians(Likelihood, name="mixture"):
         return _Mixture(columns, self.n_components)
 
 
-class _Gaussian(_LikelihoodModule):
+class _Gaussian(LikelihoodModule):
     raw_log_scale: torch.Tensor
+    has_slopes = True
 
     def __init__(self, columns, scale, noise):
         super().__init__(columns)
@@ -156,41 +157,38 @@ class _Gaussian(_LikelihoodModule):
             self.raw_log_scale = nn.Parameter(torch.zeros(()))
         elif noise:
             self.register_buffer("raw_log_scale", torch.tensor(math.log(scale)))
-        self.log_jacobian = _log_jacobian(columns)
 
     @property
     def log_scale(self):
         if not self.learned:
             return self.raw_log_scale
-        relative = (_SCALE_GAIN * self.raw_log_scale).clamp(min=_MIN_LOG_SCALE)
+        relative = (SCALE_GAIN * self.raw_log_scale).clamp(min=_MIN_LOG_SCALE)
         return relative + self.log_unit
 
     def log_prob(self, x, output):
         log_scale = self.log_scale
         z = (x - output) * torch.exp(-log_scale)
-        return self._weigh(-0.5 * z.square() - log_scale - 0.5 * math.log(2 * math.pi))
+        return self.only_varying(
+            -0.5 * z.square() - log_scale - 0.5 * math.log(2 * math.pi)
+        )
 
     def cost(self, x, output):
-        return self._weigh((x - output).square())
-
-    # For training without autograd.
+        return self.only_varying((x - output).square())
 
     def cost_and_slope(self, x, output, factor):
-        """Return the sum of `cost` times a factor, and its derivative by the output."""
-        residual = self._weigh(output - x)
+        residual = self.only_varying(output - x)
         return residual.square().sum() * factor, residual.mul_(2 * factor)
 
     def log_prob_and_slope(self, x, output, factor):
-        """Return the same of `log_prob`; the learned scale gets its gradient."""
         log_scale = self.log_scale.item()
-        z = self._weigh(output - x).mul_(math.exp(-log_scale))
+        z = self.only_varying(output - x).mul_(math.exp(-log_scale))
         squares = z.square().sum()
         n_cells = x.shape[0] * self.n_varying
         constant = n_cells * (log_scale + 0.5 * math.log(2 * math.pi))
         if self.learned:
             # Below its bound the scale does not move.
-            is_free = _SCALE_GAIN * self.raw_log_scale.item() >= _MIN_LOG_SCALE
-            gain = _SCALE_GAIN * is_free * factor
+            is_free = SCALE_GAIN * self.raw_log_scale.item() >= _MIN_LOG_SCALE
+            gain = SCALE_GAIN * is_free * factor
             self.raw_log_scale.grad = gain * (squares - n_cells)
         log_prob = factor * (-0.5 * squares - constant)
         return log_prob, z.mul_(-math.exp(-log_scale) * factor)
@@ -205,25 +203,24 @@ class _Gaussian(_LikelihoodModule):
         return output + noise * self.log_scale.exp()
 
 
-class _PerFeatureGaussian(_LikelihoodModule):
+class _PerFeatureGaussian(LikelihoodModule):
     log_std: torch.Tensor
 
     def __init__(self, columns):
         super().__init__(columns)
         self.register_buffer("log_std", _log_std(columns))
         self.raw_log_scale = nn.Parameter(torch.zeros(len(columns)))
-        self.log_jacobian = _log_jacobian(columns)
 
     @property
     def log_scale(self):
-        relative = _SCALE_GAIN * self.raw_log_scale
+        relative = SCALE_GAIN * self.raw_log_scale
         return relative.clamp(min=_MIN_LOG_SCALE_OF_ONE) + self.log_std
 
     def log_prob(self, x, output):
-        return self._weigh(_normal_log_prob(x, output, self.log_scale))
+        return self.only_varying(_normal_log_prob(x, output, self.log_scale))
 
     def cost(self, x, output):
-        return self._weigh((x - output).square())
+        return self.only_varying((x - output).square())
 
     def mean(self, output):
         return output
@@ -233,7 +230,7 @@ class _PerFeatureGaussian(_LikelihoodModule):
         return output + noise * self.log_scale.exp()
 
 
-class _StudentT(_LikelihoodModule):
+class _StudentT(LikelihoodModule):
     raw_log_scale: torch.Tensor
     raw_df: torch.Tensor
 
@@ -247,13 +244,12 @@ class _StudentT(_LikelihoodModule):
                 self.register_parameter(name, nn.Parameter(torch.zeros(())))
             else:
                 self.register_buffer(name, torch.tensor(math.log(value)))
-        self.log_jacobian = _log_jacobian(columns)
 
     @property
     def log_scale(self):
         if not self.scale_is_learned:
             return self.raw_log_scale
-        relative = (_SCALE_GAIN * self.raw_log_scale).clamp(min=_MIN_LOG_SCALE)
+        relative = (SCALE_GAIN * self.raw_log_scale).clamp(min=_MIN_LOG_SCALE)
         return relative + self.log_unit
 
     @property
@@ -262,7 +258,7 @@ class _StudentT(_LikelihoodModule):
             return self.raw_df.exp()
         low, high = _DF_RANGE
         start = math.log((_FIRST_DF - low) / (high - _FIRST_DF))
-        return low + (high - low) * torch.sigmoid(start + _SCALE_GAIN * self.raw_df)
+        return low + (high - low) * torch.sigmoid(start + SCALE_GAIN * self.raw_df)
 
     def log_prob(self, x, output):
         df, log_scale = self.df, self.log_scale
@@ -273,7 +269,7 @@ class _StudentT(_LikelihoodModule):
             - 0.5 * torch.log(math.pi * df)
             - log_scale
         )
-        return self._weigh(constant - (df + 1) / 2 * torch.log1p(z.square() / df))
+        return self.only_varying(constant - (df + 1) / 2 * torch.log1p(z.square() / df))
 
     def mean(self, output):
         return output
@@ -286,7 +282,7 @@ class _StudentT(_LikelihoodModule):
         return output + self.log_scale.exp() * noise * (df / chi2).sqrt()
 
 
-class _Mixture(_LikelihoodModule):
+class _Mixture(LikelihoodModule):
     std: torch.Tensor
     start: torch.Tensor
 
@@ -301,7 +297,6 @@ class _Mixture(_LikelihoodModule):
         spread = np.linspace(-1.5, 1.5, n_components) if n_components > 1 else [0.0]
         start = columns.mean + np.outer(spread, std)
         self.register_buffer("start", torch.as_tensor(start).float())
-        self.log_jacobian = _log_jacobian(columns)
 
     def _components(self, output):
         """Return log-weights, means and log-scales, each (..., n_components, d)."""
@@ -315,7 +310,7 @@ class _Mixture(_LikelihoodModule):
     def log_prob(self, x, output):
         log_weights, means, log_scales = self._components(output)
         each = log_weights + _normal_log_prob(x[..., None, :], means, log_scales)
-        return self._weigh(each.logsumexp(-2))
+        return self.only_varying(each.logsumexp(-2))
 
     def mean(self, output):
         log_weights, means, _ = self._components(output)
@@ -344,8 +339,3 @@ def _log_unit(columns):
 
 def _log_std(columns):
     return torch.as_tensor(np.log(columns.safe_std)).float()
-
-
-def _log_jacobian(columns):
-    """Compute the logarithm of matrix units over the user's, 0 where nothing varies."""
-    return np.where(columns.varies, -np.log(columns.scale), 0.0)

@@ -1,7 +1,7 @@
 """Objectives of contrastive learning: what the views of a batch should agree on."""
 
 from skrepr._public import hand_on
-from skrepr.objectives._base import Objective, Views
+from skrepr.objectives._base import Objective, ObjectiveModule, Views
 from skrepr.objectives._pairs import (
     Contrastive,
     NPair,
@@ -30,6 +30,7 @@ __all__ = [
     "NPair",
     "NTXent",
     "Objective",
+    "ObjectiveModule",
     "SimSiam",
     "SupCon",
     "Triplet",

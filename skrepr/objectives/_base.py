@@ -61,16 +61,62 @@ class Objective(Part):
 
         Returns
         -------
-        torch.nn.Module
-            ``forward(views)`` takes :class:`Views` and returns a dict of named 0-d loss
-            terms that sum to the loss. Targets, queues and predictors belong to the
-            module; they change in training mode only. Its optional
-            ``after_step(encoder)`` is called after every step of the optimiser.
+        ObjectiveModule
+            Targets, queues and predictors belong to it; they change in training mode
+            only.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
 
 
-class _OfProjections(nn.Module):
+class ObjectiveModule(nn.Module):
+    """Base class of the modules of objectives.
+
+    A subclass implements `forward`.
+
+    Examples
+    --------
+    >>> from skrepr import ContrastiveTransformer
+    >>> from skrepr.objectives import Objective, ObjectiveModule
+    >>> class Distance(Objective):
+    ...     def build(self, encoder, head, n_components):
+    ...         return DistanceModule(head)
+    >>> class DistanceModule(ObjectiveModule):
+    ...     def __init__(self, head):
+    ...         super().__init__()
+    ...         self.head = head
+    ...
+    ...     def forward(self, views):
+    ...         a, b = self.head(views.codes).chunk(2)
+    ...         return {"distance": (a - b).square().mean(), "size": -a.var(0).mean()}
+    >>> ContrastiveTransformer(objective=Distance())
+    ContrastiveTransformer(objective=Distance())
+    """
+
+    def forward(self, views):
+        """Compute the loss.
+
+        Parameters
+        ----------
+        views : Views
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            Named 0-d terms that sum to the loss.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement forward.")
+
+    def after_step(self, encoder):
+        """Do what is due after a step of the optimiser; by default nothing.
+
+        Parameters
+        ----------
+        encoder : torch.nn.Module
+            As `Objective.build` got it, a step further.
+        """
+
+
+class _OfProjections(ObjectiveModule):
     """A loss of the projections of all views and their ids.
 
     It is an attribute of the class: the engine leaves modules alone that have functions

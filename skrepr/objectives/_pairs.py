@@ -3,7 +3,6 @@
 from numbers import Real
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from skrepr._sklearn import Interval
@@ -11,6 +10,7 @@ from skrepr._training._stacks import refuse_second_derivatives
 from skrepr._training._threads import matmul
 from skrepr.objectives._base import (
     Objective,
+    ObjectiveModule,
     _HasTemperature,
     _OfProjections,
     _Temperature,
@@ -237,7 +237,7 @@ class NTXent(_HasTemperature, name="nt_xent"):
         return _NTXent(head, _Temperature(self))
 
 
-class _NTXent(nn.Module):
+class _NTXent(ObjectiveModule):
     def __init__(self, head, temperature):
         super().__init__()
         self.head = head
@@ -291,7 +291,7 @@ class SupCon(_HasTemperature, name="sup_con"):
         return _SupCon(head, _Temperature(self))
 
 
-class _SupCon(nn.Module):
+class _SupCon(ObjectiveModule):
     def __init__(self, head, temperature):
         super().__init__()
         self.head = head
@@ -385,7 +385,7 @@ class NPair(Objective, name="n_pair"):
         return _NPair(head, self.l2_weight)
 
 
-class _NPair(nn.Module):
+class _NPair(ObjectiveModule):
     def __init__(self, head, l2_weight):
         super().__init__()
         self.head = head

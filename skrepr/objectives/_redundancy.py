@@ -4,11 +4,10 @@ from collections.abc import Callable
 from numbers import Real
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from skrepr._sklearn import Interval
-from skrepr.objectives._base import Objective
+from skrepr.objectives._base import Objective, ObjectiveModule
 
 
 def barlow_twins(a, b):
@@ -107,7 +106,7 @@ class BarlowTwins(Objective, name="barlow_twins"):
         return _BarlowTwins(head, weights)
 
 
-class _WeightedTerms(nn.Module):
+class _WeightedTerms(ObjectiveModule):
     """Several terms of the projections of two views, each with a weight."""
 
     terms: Callable

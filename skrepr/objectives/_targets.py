@@ -9,7 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from skrepr._sklearn import Interval
-from skrepr.objectives._base import Objective, _HasTemperature, _Temperature
+from skrepr.objectives._base import (
+    Objective,
+    ObjectiveModule,
+    _HasTemperature,
+    _Temperature,
+)
 from skrepr.objectives._blocks import _per_anchor
 
 _NOBODY = torch.iinfo(torch.int64).min  # the id of a slot of the queue that is empty
@@ -152,7 +157,7 @@ class MoCo(_HasTemperature, name="moco"):
         return _MoCo(head, target, _Temperature(self), self.momentum, self.queue_size)
 
 
-class _MoCo(nn.Module):
+class _MoCo(ObjectiveModule):
     queue: torch.Tensor
     queue_ids: torch.Tensor
     position: torch.Tensor
@@ -247,7 +252,7 @@ class BYOL(Objective, name="byol"):
         return _BYOL(head, _Target(encoder, head), self.momentum)
 
 
-class _BYOL(nn.Module):
+class _BYOL(ObjectiveModule):
     progress: torch.Tensor
 
     def __init__(self, head, target, momentum):
@@ -293,7 +298,7 @@ class SimSiam(Objective, name="simsiam"):
         return _SimSiam(head)
 
 
-class _SimSiam(nn.Module):
+class _SimSiam(ObjectiveModule):
     def __init__(self, head):
         super().__init__()
         self.head = head

@@ -1,0 +1,70 @@
+"""Forward and backward passes written by hand: a step without autograd's overhead.
+
+Each takes a module, the stacks of its encoder and of its decoder, and a batch. It
+returns the terms of the module's loss and leaves the gradients where autograd would.
+"""
+
+from functools import partial
+
+import torch
+
+
+def find_pass(module, stacks):
+    """Find what is to be called with a batch instead of the loss of a module.
+
+    Parameters
+    ----------
+    module : TrainableModule
+    stacks : dict of torch.nn.Sequential to Stack
+        Of its networks.
+
+    Returns
+    -------
+    callable or None
+        None where autograd is needed.
+    """
+    by_hand = module.by_hand()
+    if by_hand is None:
+        return None
+    encoder, decoder = stacks.get(module.encoder.network), stacks.get(module.decoder)
+    if encoder is None or decoder is None:
+        return None
+    return partial(by_hand, module, encoder, decoder)
+
+
+def reconstruction_pass(module, encoder, decoder, batch):
+    """Compute what `AutoencoderModule.loss` does without holes and penalty."""
+    x = batch.x
+    with torch.enable_grad():  # which a user's augmentation may need for itself
+        shown = module.augmented(x, batch.generator)
+    z, encoding = encoder.forward(shown)
+    output, decoding = decoder.forward(z)
+    factor = 1 / (x.shape[0] * module.n_varying)
+    cost, slope = module.likelihood.cost_and_slope(x, output, factor)
+    slope = decoder.backward(decoding, slope)
+    encoder.backward(encoding, slope, to_inputs=False)
+    return {"reconstruction": cost}
+
+
+def evidence_pass(module, encoder, decoder, batch):
+    """Compute what `VAEModule.loss` does without holes and categories.
+
+    The code is z = mean + exp(log_variance / 2) noise, and the KL divergence of a
+    latent (mean² + exp(log_variance) - 1 - log_variance) / 2.
+    """
+    x, factor = batch.x, 1 / batch.x.shape[0]
+    posterior, encoding = encoder.forward(x)
+    mean, log_variance = module.split(posterior)
+    noise = torch.empty_like(mean).normal_(generator=batch.generator)
+    deviation = (0.5 * log_variance).exp_().mul_(noise)
+    output, decoding = decoder.forward(mean + deviation)
+    log_prob, slope = module.likelihood.log_prob_and_slope(x, output, -factor)
+    slope = decoder.backward(decoding, slope)
+    kl, weight = module.kl(mean, log_variance), module.kl_weight(batch.progress)
+    by_kl = weight * factor * (kl >= module.free_bits)
+    by_mean = slope + by_kl * mean
+    by_log_variance = 0.5 * (slope * deviation + by_kl * (log_variance.exp() - 1))
+    by_log_variance *= posterior.chunk(2, dim=1)[1] == log_variance  # not clamped
+    slope = torch.cat([by_mean, by_log_variance], dim=1)
+    encoder.backward(encoding, slope, to_inputs=False)
+    return {"reconstruction": log_prob, "kl": module.kl_term(kl, weight)}
