@@ -335,7 +335,7 @@ def test_a_fitted_estimator_has_the_weights_of_its_best_epoch(monkeypatch, estim
 
     source, sampler = seen["validation"]
     trainer = make_trainer(estimator.module_.requires_grad_(True))
-    _loop._validate(trainer, source, sampler, None)
+    _loop._validate(trainer, None, source, sampler)
     assert trainer.history["validation_loss"] == pytest.approx([min(losses)], rel=1e-5)
     # The two splits make up the rows, and share none.
     assert (len(seen["training"]), len(source)) == (30, 10)

@@ -1,7 +1,7 @@
 """Forward and backward passes written by hand: a step without autograd's overhead.
 
-Each takes a module, the stacks of its encoder and of its decoder, and a batch. It
-returns the terms of the module's loss and leaves the gradients where autograd would.
+Each returns the terms of a module's loss, and leaves the gradients where the update
+looks for them.
 """
 
 from functools import partial
@@ -33,7 +33,19 @@ def find_pass(module, stacks):
 
 
 def reconstruction_pass(module, encoder, decoder, batch):
-    """Compute what `AutoencoderModule.loss` does without holes and penalty."""
+    """Compute what `AutoencoderModule.loss` does without holes and penalty.
+
+    Parameters
+    ----------
+    module : AutoencoderModule
+    encoder, decoder : Stack
+        Of the networks of its encoder and its decoder.
+    batch : Batch
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+    """
     x = batch.x
     with torch.enable_grad():  # which a user's augmentation may need for itself
         shown = module.augmented(x, batch.generator)
@@ -51,6 +63,17 @@ def evidence_pass(module, encoder, decoder, batch):
 
     The code is z = mean + exp(log_variance / 2) noise, and the KL divergence of a
     latent (mean² + exp(log_variance) - 1 - log_variance) / 2.
+
+    Parameters
+    ----------
+    module : VAEModule
+    encoder, decoder : Stack
+        Of the networks of its encoder and its decoder.
+    batch : Batch
+
+    Returns
+    -------
+    dict of str to torch.Tensor
     """
     x, factor = batch.x, 1 / batch.x.shape[0]
     posterior, encoding = encoder.forward(x)

@@ -197,7 +197,7 @@ def train(
             for epoch in range(max_iter):
                 _train_epoch(trainer, source, sampler, epoch, n_steps, bar)
                 if validation is not None:
-                    _validate(trainer, *validation, monitor)
+                    _validate(trainer, monitor, *validation)
                     best.update(module, trainer.history["validation_loss"][-1], epoch)
                 _report(trainer.history, epoch, max_iter, bar, verbose, name)
                 if epoch + 1 <= math.ceil(module.warmup * max_iter):
@@ -262,7 +262,7 @@ def _check_weights(module):
 
 
 @torch.no_grad()
-def _validate(trainer, source, sampler, monitor):
+def _validate(trainer, monitor, source, sampler):
     trainer.module.eval()
     # The same noise in every epoch, so that losses differ by the weights alone.
     device = trainer.generator.device
