@@ -177,8 +177,8 @@ class BaseTorchEstimator(TakesParts):
         source, sampler = ResidentSource(x, y), self._batch_sampler(len(x), y)
         held_out = None
         if validation is not None:
-            held_out = ResidentSource(*_on_device(matrix, ids, validation, device))
-            held_out = held_out, EvenSplit(len(held_out), self.batch_size)
+            rest = ResidentSource(*_on_device(matrix, ids, validation, device))
+            held_out = rest, EvenSplit(len(rest), self.batch_size)
         trainer = Trainer(
             module,
             generator,
