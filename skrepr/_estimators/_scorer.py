@@ -7,16 +7,16 @@ from torch import nn
 from skrepr._estimators._base import NEVER_SEEN
 from skrepr._training._inference import run
 
-_MIN_FITTED = 10_000  # rows, if there are as many, that an error model learns from
+_N_FITTED = 10_000  # rows that an error model learns from; or twice its dimension
 
 
 _N_HOLED = 1000  # rows that holes are made in, to learn what holes do to scores
 
 
-_N_HOLED_AT_FIRST = 300  # the same if training had no holes
+_N_HOLED_IF_WHOLE = 300  # the same if no training row had holes
 
 
-_MAX_DIMENSION = 200  # for which holes are simulated if training had none
+_MAX_DIMENSION = 200  # largest one for which holes are made if training had none
 
 
 _MAX_HOLES = 0.8  # share of a row's cells that are made holes
@@ -108,19 +108,20 @@ class Scorer:
         rng : numpy.random.Generator
         """
         model, dimension = self.module.error_model, self._dimension
-        n_fitted = max(_MIN_FITTED, 2 * dimension)
+        n_fitted = max(_N_FITTED, 2 * dimension)
         if len(rows) > n_fitted:
             rows = rows[rng.choice(len(rows), n_fitted, replace=False)]
         errors = self._errors(rows)
         model.fit(errors)
         # Without holes in training there may never be any: not at any cost.
-        with_holes = errors[:2]
+        n_holed = 0
         if self.module.network.has_holes:
-            with_holes = self._errors(_make_holes(rows, dimension, rng, _N_HOLED))
+            n_holed = _N_HOLED
         elif dimension <= _MAX_DIMENSION:
-            with_holes = self._errors(
-                _make_holes(rows, dimension, rng, _N_HOLED_AT_FIRST)
-            )
+            n_holed = _N_HOLED_IF_WHOLE
+        with_holes = errors[:2]
+        if n_holed:
+            with_holes = self._errors(_make_holes(rows, dimension, rng, n_holed))
         model.fit_holes(errors, with_holes)
 
     def contributions(self, rows):
