@@ -60,6 +60,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"/plot_",
     # The demo fits some forty models; the other examples show its parts.
     "ignore_pattern": r"__init__\.py|plot_quickstart\.py",
+    "within_subsection_order": "FileNameSortKey",
     "image_scrapers": ("matplotlib",),
     "abort_on_example_error": True,
     "download_all_examples": False,

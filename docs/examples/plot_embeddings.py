@@ -52,13 +52,13 @@ X_moved = move(torch.from_numpy(X_test), torch.Generator().manual_seed(0)).numpy
 embeddings = {
     "pixels": FunctionTransformer(),
     "moved views": ContrastiveTransformer(
-        augmentation=move, standardize=False, max_iter=80, random_state=0
+        augmentation=move, standardize=False, max_iter=60, random_state=0
     ),
     "moved views and labels": ContrastiveTransformer(
         augmentation=move,
         positives="labels",
         standardize=False,
-        max_iter=80,
+        max_iter=60,
         random_state=0,
     ),
 }

@@ -41,7 +41,7 @@ X_train, X_test, y_train, y_test = train_test_split(
     X, y, test_size=500, stratify=y, random_state=0
 )
 encoder = ContrastiveTransformer(
-    n_components=64, augmentation=move, standardize=False, max_iter=100, random_state=0
+    n_components=64, augmentation=move, standardize=False, max_iter=80, random_state=0
 ).fit(X_train)
 
 # %%
@@ -55,15 +55,15 @@ encoder = ContrastiveTransformer(
 frozen = FrozenEstimator(encoder)
 models = {
     "fine-tuned encoder": FineTunedClassifier(
-        frozen, augmentation=move, max_iter=200, random_state=0
+        frozen, augmentation=move, max_iter=150, random_state=0
     ),
     "logistic regression of the codes": make_pipeline(
         frozen, StandardScaler(), LogisticRegression(max_iter=1000)
     ),
-    "random forest of the pixels": RandomForestClassifier(random_state=0),
+    "random forest of the pixels": RandomForestClassifier(n_estimators=50, random_state=0),
     "logistic regression of the pixels": LogisticRegression(max_iter=1000),
 }
-sizes = [20, 50, 100, 200, 400]
+sizes = [20, 50, 100, 200]
 accuracies = {name: [] for name in models}
 for size in sizes:
     X_few, _, y_few, _ = train_test_split(

@@ -23,7 +23,7 @@ from skrepr import VAETransformer
 images, digit = load_digits(return_X_y=True, as_frame=True)
 images /= 16  # pixels from 0, white, to 1, black
 table = images.assign(digit=digit.astype(str))
-vae = VAETransformer(standardize=False, max_iter=120, random_state=0).fit(table)
+vae = VAETransformer(standardize=False, max_iter=100, random_state=0).fit(table)
 
 # %%
 # Rows of a kind
