@@ -60,7 +60,9 @@ models = {
     "logistic regression of the codes": make_pipeline(
         frozen, StandardScaler(), LogisticRegression(max_iter=1000)
     ),
-    "random forest of the pixels": RandomForestClassifier(n_estimators=50, random_state=0),
+    "random forest of the pixels": RandomForestClassifier(
+        n_estimators=50, random_state=0
+    ),
     "logistic regression of the pixels": LogisticRegression(max_iter=1000),
 }
 sizes = [20, 50, 100, 200]
