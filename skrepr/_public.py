@@ -4,6 +4,10 @@
 def hand_on(package, namespace):
     """Make the names of a package's ``__all__`` print and pickle under the package.
 
+    So stored objects do not depend on which file holds a class. The price is that
+    `inspect.getsource` does not find the source of these classes (it does of their
+    methods), as it does not in NumPy and other packages that do the same.
+
     Parameters
     ----------
     package : str

@@ -4,15 +4,17 @@ import os
 import sys
 import warnings
 
+import joblib
 import sklearn
 
 _FOLDERS = tuple(
-    os.path.join(os.path.dirname(file), "") for file in (__file__, sklearn.__file__)
+    os.path.join(os.path.dirname(file), "")
+    for file in (__file__, sklearn.__file__, joblib.__file__)
 )
 
 
 def warn_user(message, category=UserWarning):
-    """Warn of what the last line outside of this package and scikit-learn has led to.
+    """Warn of what the last line of the user has led to.
 
     Parameters
     ----------

@@ -11,6 +11,11 @@ from skrepr._sklearn import Interval
 from skrepr.likelihoods._categories import Softmax
 from skrepr.parts import Part
 
+__all__ = [
+    "Auxiliary",
+    "SelfPrediction",
+]
+
 _WIDTH = 256  # of the hidden layer of a predictor
 
 

@@ -9,6 +9,11 @@ from skrepr._columns._missing import is_missing
 from skrepr._estimators._outlier_detector import rows_for_scoring
 from skrepr._sklearn import safe_indexing
 
+__all__ = [
+    "FeatureContributionsDisplay",
+    "ScoreDistributionDisplay",
+]
+
 
 class ScoreDistributionDisplay:
     """Histogram of anomaly scores, with the threshold of the detector.

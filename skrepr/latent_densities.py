@@ -16,7 +16,14 @@ from torch import nn
 from skrepr._sklearn import Interval, InvalidParameterError
 from skrepr.parts import Part
 
-MOST_CODES = 5000  # to fit a density to, or to keep
+__all__ = [
+    "GaussianMixture",
+    "KernelDensity",
+    "LatentDensity",
+    "Prior",
+]
+
+MAX_CODES = 5000  # to fit a density to, or to keep
 _REGULARISATION = 1e-4  # of covariances, in variances of the codes
 
 
@@ -178,7 +185,8 @@ class _OfDensity(LatentDensity, wraps="an estimator with fit and sample"):
 
     @classmethod
     def _can_wrap(cls, value):
-        return isinstance(value, BaseEstimator) and hasattr(value, "sample")
+        has_verbs = hasattr(value, "fit") and hasattr(value, "sample")
+        return isinstance(value, BaseEstimator) and has_verbs
 
     def _validate_params(self):
         super()._validate_params()

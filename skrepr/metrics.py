@@ -22,6 +22,16 @@ from skrepr._blocks import blocks
 from skrepr._columns._labels import check_labels, encode_classes
 from skrepr._sklearn import Interval, validate_params
 
+__all__ = [
+    "active_units",
+    "alignment",
+    "effective_rank",
+    "knn_accuracy",
+    "linear_probe_accuracy",
+    "normalized_std",
+    "uniformity",
+]
+
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
 _MAX_DISTANCES = 2**18  # in memory at a time: 2 MB in float64
 

@@ -61,13 +61,15 @@ class TakesParts(BaseEstimator):
         return self._resolve(name, getattr(self, name))
 
     def _resolve(self, name, value):
-        if value is None and name in self._optional_parts:
+        optional = name in self._optional_parts
+        if value is None and optional:
             return None
         try:
             return self._part_kinds[name].from_value(value)
         except ValueError as error:
+            hint = " None, for no such part, is allowed, too." if optional else ""
             raise InvalidParameterError(
-                f"The {name!r} parameter of {type(self).__name__} {error}"
+                f"The {name!r} parameter of {type(self).__name__} {error}{hint}"
             ) from None
 
 
@@ -95,13 +97,44 @@ class Part(TakesParts):
     _wrappers: dict[str, type["Part"]] = {}
 
     def __init_subclass__(cls, *, name=None, wraps=None, **kwargs):
+        """Register the class under a name, or as what wraps other values.
+
+        Parameters
+        ----------
+        name : str, optional
+            Stands for the part at its default settings. A class that is defined again,
+            as in a notebook, takes the place of the former.
+        wraps : str, optional
+            What to call, in messages, the values that `_can_wrap` accepts.
+        **kwargs : dict
+            For other base classes.
+
+        Raises
+        ------
+        ValueError
+            If the name is none, or that of another class.
+        """
         super().__init_subclass__(**kwargs)
         if Part in cls.__bases__:  # the base class of a kind
             cls.names, cls._wrappers = {}, {}
         if name is not None:
+            cls._check_name(name)
             cls.names[name] = cls
         if wraps is not None:
             cls._wrappers[wraps] = cls
+
+    @classmethod
+    def _check_name(cls, name):
+        if not isinstance(name, str):
+            raise ValueError(
+                f"The name of {cls.__name__} is {name!r}. Expected a string."
+            )
+        other = cls.names.get(name, cls)
+        if _full_name(other) != _full_name(cls):
+            raise ValueError(
+                f"The name {name!r} of {cls.__name__} is that of {_full_name(other)} "
+                "already. Choose another one."
+            )
 
     @classmethod
     def from_value(cls, value):
@@ -145,6 +178,10 @@ class Part(TakesParts):
     def listed_names(cls):
         """Return the names of this kind for a message."""
         return ", ".join(map(repr, sorted(cls.names)))
+
+
+def _full_name(cls):
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def check_module(module, base, part):

@@ -9,6 +9,14 @@ from torch import nn
 from skrepr._sklearn import Interval
 from skrepr.parts import Part
 
+__all__ = [
+    "L1",
+    "Contractive",
+    "EncodedBatch",
+    "Penalty",
+    "TopK",
+]
+
 # Of the encoder's inputs, whose standard deviation is 1: float32 still tells the codes
 # apart, and the encoder is nearly linear.
 _STEP = 1e-2

@@ -159,7 +159,8 @@ def test_the_top_level_holds_the_estimators_and_the_version():
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_print_and_pickle_under_their_public_module(name):
     module = importlib.import_module(name)
-    for key in getattr(module, "__all__", []):
+    assert module.__all__
+    for key in module.__all__:
         value = getattr(module, key)
         if hasattr(value, "__qualname__"):
             assert value.__module__ == name

@@ -660,7 +660,7 @@ def test_columns_that_share_a_likelihood_share_its_scale():
         ({7: "poisson"}, r"column 7, which X does not have. Expected some of 0, 1, 2"),
         ({"a": "poisson"}, r"column 'a', which X does not have"),
         ({1: "poison"}, r"column 1 must be one of the names.*'poisson'.*Got 'poison'"),
-        ({1: PerColumn({})}, r"column 1 must be a single one"),
+        ({1: PerColumn({})}, r"column 1 must be one of the names"),
         ({1: Gaussian(-1.0)}, r"'scale' parameter of Gaussian"),
         ({0: "poisson"}, r"counts 0, 1, 2"),
     ],

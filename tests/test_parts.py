@@ -75,6 +75,38 @@ def test_a_part_of_a_user_is_reached_by_the_name_in_its_class_statement(X):
         del Augmentation.names["shift"]
 
 
+def test_a_name_stands_for_one_class():
+    with pytest.raises(
+        ValueError, match=r"'nt_xent' of Mine .* objectives\.NTXent alr"
+    ):
+
+        class Mine(Objective, name="nt_xent"):
+            pass
+
+    with pytest.raises(ValueError, match=r"name of Other is 3\. Expected a string"):
+
+        class Other(Objective, name=3):
+            pass
+
+    assert Objective.names["nt_xent"] is NTXent
+    try:
+        for _ in range(2):  # as when a cell of a notebook is run again
+
+            class Again(Objective, name="again"):
+                pass
+
+            assert Objective.names["again"] is Again
+    finally:
+        del Objective.names["again"]
+
+
+def test_none_is_offered_where_it_is_allowed(X):
+    with pytest.raises(InvalidParameterError, match=r"'penalty' .* None, .* allowed"):
+        AutoencoderTransformer(penalty=3).fit(X)
+    with pytest.raises(InvalidParameterError, match=r"'backbone' .* Got 3 instead\.$"):
+        AutoencoderTransformer(backbone=3).fit(X)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_name_stands_for_the_part_at_its_defaults(kind):
     for name, part in kind.names.items():

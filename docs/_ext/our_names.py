@@ -27,17 +27,8 @@ def public_names():
     return [
         (module.__name__, name)
         for module in modules
-        for name in getattr(module, "__all__", names_defined_in(module))
+        for name in module.__all__
         if not name.startswith("_")
-    ]
-
-
-def names_defined_in(module):
-    """List the names of the classes and functions that a module defines itself."""
-    return [
-        name
-        for name, value in vars(module).items()
-        if getattr(value, "__module__", None) == module.__name__
     ]
 
 

@@ -16,7 +16,7 @@ from skrepr._estimators._encoding import EncodingMixin
 from skrepr._estimators._row_generator import RowGenerator
 from skrepr._sklearn import Interval
 from skrepr._training._inference import run
-from skrepr.latent_densities import MOST_CODES, LatentDensity
+from skrepr.latent_densities import MAX_CODES, LatentDensity
 from skrepr.likelihoods import Likelihood
 
 
@@ -243,9 +243,9 @@ class DecodingTransformer(EncodingMixin, BaseTorchEstimator):
 
     def _encode_some(self, rows, seed):
         """Return the codes of the rows that the generator is to learn from."""
-        if len(rows) > MOST_CODES:
+        if len(rows) > MAX_CODES:
             rng = np.random.default_rng(seed)
-            rows = rows[rng.choice(len(rows), MOST_CODES, replace=False)]
+            rows = rows[rng.choice(len(rows), MAX_CODES, replace=False)]
         return self._run("encode", rows)
 
     def _learn_to_generate(self, codes, seed):

@@ -47,18 +47,17 @@ class PerColumn(Likelihood, wraps="a dict of them by column"):
     def _validate_params(self):
         super()._validate_params()
         for column, value in self.likelihoods.items():
-            try:
-                part = Likelihood.from_value(value)
-            except ValueError as error:
+            is_single = isinstance(value, Likelihood) and not isinstance(
+                value, PerColumn
+            )
+            if not is_single and value not in list(Likelihood.names):
                 raise InvalidParameterError(
-                    f"The likelihood of column {column!r} {error}"
-                ) from None
-            if isinstance(part, PerColumn):
-                raise InvalidParameterError(
-                    f"The likelihood of column {column!r} must be a single one. Got "
-                    f"{value!r} instead. Name the columns in one dict."
+                    f"The likelihood of column {column!r} must be one of the names "
+                    f"{Likelihood.listed_names()} or an instance of a likelihood in "
+                    f"skrepr.likelihoods that is of single columns. Got {value!r} "
+                    "instead."
                 )
-            part._validate_params()
+            Likelihood.from_value(value)._validate_params()
 
     def groups(self, columns):
         """List the likelihoods of the numeric columns."""
