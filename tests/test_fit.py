@@ -99,9 +99,17 @@ class Unseeded(BaseEstimator):
         return np.zeros((n_samples, 2))
 
 
+class NoFit(BaseEstimator):
+    """A density that cannot be fitted."""
+
+    def sample(self, n_samples, random_state):
+        return np.zeros((n_samples, 2))
+
+
 @pytest.mark.parametrize(
     ("density", "message"),
     [
+        (NoFit(), r"estimator with fit and sample .* Got NoFit\(\)"),
         (Unseeded(), r"Unseeded\(\) in the place of a latent density cannot be seeded"),
         (KernelDensity(bandwidth=-1.0), "'bandwidth' parameter of KernelDensity"),
     ],

@@ -47,15 +47,13 @@ class PerColumn(Likelihood, wraps="a dict of them by column"):
     def _validate_params(self):
         super()._validate_params()
         for column, value in self.likelihoods.items():
-            is_single = isinstance(value, Likelihood) and not isinstance(
-                value, PerColumn
-            )
-            if not is_single and value not in list(Likelihood.names):
+            is_name = isinstance(value, str) and value in Likelihood.names
+            is_part = isinstance(value, Likelihood) and type(value) is not PerColumn
+            if not (is_name or is_part):
                 raise InvalidParameterError(
                     f"The likelihood of column {column!r} must be one of the names "
-                    f"{Likelihood.listed_names()} or an instance of a likelihood in "
-                    f"skrepr.likelihoods that is of single columns. Got {value!r} "
-                    "instead."
+                    f"{Likelihood.listed_names()} or a likelihood of single columns. "
+                    f"Got {value!r} instead."
                 )
             Likelihood.from_value(value)._validate_params()
 
