@@ -16,6 +16,13 @@ class TakesParts(BaseEstimator):
 
     _part_kinds: dict[str, type["Part"]] = {}
     _optional_parts: frozenset[str] = frozenset()
+    _parameter_constraints: dict = {}
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # Every parameter has its constraint; that of parts is in `_validate_params`.
+        of_parts = dict.fromkeys(cls._part_kinds, "no_validation")
+        cls._parameter_constraints = of_parts | cls._parameter_constraints
 
     def set_params(self, **params):
         """Set parameters, also those of a part that is given by its name.
@@ -86,8 +93,6 @@ class Part(TakesParts):
     class statement with a name, ``class Mine(Objective, name="mine")``, lets estimators
     take that name for the part at its default settings.
     """
-
-    _parameter_constraints: dict = {}
 
     #: Classes of the parts of a kind, by the names that stand for them.
     names: dict[str, type["Part"]] = {}
