@@ -133,7 +133,7 @@ def test_denoising_reconstructs_what_was_masked():
     masked[:, 0] = X[:, 0].mean()
     errors = []
     for augmentation in None, FeatureMasking(0.3):
-        ae = make(4, backbone=MLP((64,)), augmentation=augmentation, max_iter=300)
+        ae = make(4, backbone=MLP((32,)), augmentation=augmentation, max_iter=200)
         decoded = ae.fit(X).inverse_transform(ae.transform(masked))
         errors.append(np.square((decoded - X) / X.std(axis=0))[:, 0].mean())
     assert errors[1] < 0.6 * errors[0]
@@ -291,7 +291,7 @@ def test_the_encoder_misses_further_cells_where_training_rows_had_holes():
 @pytest.mark.parametrize("trained_on_holes", [True, False])
 def test_holes_are_filled_from_the_rest_of_the_row(trained_on_holes):
     whole, X = holey()
-    ae = make(backbone=MLP((64,)), augmentation=None, max_iter=300, learning_rate=0.01)
+    ae = make(backbone=MLP((32,)), augmentation=None, max_iter=150, learning_rate=0.01)
     ae.fit(X if trained_on_holes else whole)
     filled, holes = ae.impute(X), np.isnan(X)
     assert_array_equal(filled[~holes], X[~holes])

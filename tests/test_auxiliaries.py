@@ -65,7 +65,8 @@ def test_a_task_of_weight_0_is_left_out(weights, expected):
 
 def test_codes_learn_what_the_task_asks_for():
     X = rows()
-    params = {"backbone": MLP((32,)), "learning_rate": 5e-3, "random_state": 0}
+    params = {"backbone": MLP((32,)), "learning_rate": 1e-2, "random_state": 0}
+    params |= {"max_iter": 400}
     task = SelfPrediction(reconstruction_weight=1.0, mask_weight=1.0)
     contrastive = ContrastiveTransformer(4, auxiliary=task, **params).fit(X)
     history = contrastive.history_

@@ -426,8 +426,7 @@ def test_a_constant_column_comes_back_exactly(likelihood, value):
         fitted = estimator(2, likelihood=likelihood, max_iter=2).fit(X)
         back = fitted.inverse_transform(fitted.transform(X))
         assert_array_equal(back[:, 3], value)
-    fitted = VAETransformer(2, likelihood=likelihood, max_iter=2).fit(X)
-    assert_array_equal(fitted.sample(5)[:, 3], value)
+        assert_array_equal(fitted.sample(5)[:, 3], value)
 
 
 @pytest.mark.parametrize(
@@ -481,8 +480,8 @@ def test_the_density_of_a_fitted_model_integrates_to_1(standardize):
     X = 0.1 * np.concatenate([rng.normal(-2, 1, 300), rng.normal(3, 0.5, 300)])[:, None]
     vae = VAETransformer(
         1, backbone=MLP((32,)), standardize=standardize, n_importance_samples=256
-    ).set_params(max_iter=100, batch_size=100, random_state=0)
-    grid = np.linspace(-2, 2, 4001)
+    ).set_params(max_iter=50, batch_size=100, random_state=0)
+    grid = np.linspace(-2, 2, 1001)
     density = np.exp(vae.fit(X).score_samples(grid[:, None]))
     assert np.trapezoid(density, grid) == pytest.approx(1, abs=0.02)
 
@@ -705,7 +704,8 @@ def test_every_likelihood_trains(kind, likelihood):
     rng = np.random.default_rng(0)
     z = rng.normal(size=(300, 1))
     X = rng.poisson(np.exp([0.5, 1.5, 3.0] + 0.7 * z)) * 1.0
-    fitted = kind(2, likelihood=likelihood, random_state=0, max_iter=150).fit(X)
+    brief = {"backbone": MLP((32,)), "max_iter": 80, "learning_rate": 0.01}
+    fitted = kind(2, likelihood=likelihood, random_state=0, **brief).fit(X)
     assert fitted.history_["loss"][-1] < fitted.history_["loss"][0]
     assert np.isfinite(fitted.score_samples(X)).all()
     errors = fitted.reconstruction_error(X).mean(axis=0)

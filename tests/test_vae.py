@@ -159,7 +159,7 @@ def test_the_warm_up_shows_in_the_history_but_not_in_validation():
 
 
 def test_the_kl_stays_above_0_at_the_defaults():
-    history = VAETransformer(random_state=0).fit(rows(300)).history_
+    history = VAETransformer(max_iter=150, random_state=0).fit(rows(200)).history_
     assert history["kl"][-1] > 0.5
     assert_allclose(
         history["loss"], np.add(history["reconstruction"], history["kl"]), rtol=1e-6
@@ -169,7 +169,7 @@ def test_the_kl_stays_above_0_at_the_defaults():
 def test_latents_the_data_have_no_use_for_stay_at_the_prior():
     Z = np.random.default_rng(0).normal(size=(500, 1))
     X = Z @ np.ones((1, 4)) + 0.3 * np.random.default_rng(1).normal(size=(500, 4))
-    codes = make(5, max_iter=1000).fit(X).transform(X)
+    codes = make(5, max_iter=400, learning_rate=3e-3).fit(X).transform(X)
     spread = np.sort(codes.std(axis=0))
     assert spread[-1] > 0.9
     assert spread[-2] < 0.3
@@ -456,9 +456,10 @@ def test_samples_have_the_moments_of_the_training_rows(params, tolerance):
     rng = np.random.default_rng(0)
     factor = rng.normal(size=(5, 5))
     covariance = factor @ factor.T + 0.2 * np.eye(5)
-    X = rng.multivariate_normal(np.zeros(5), covariance, size=1500)
+    X = rng.multivariate_normal(np.zeros(5), covariance, size=1000)
     X = X * [1, 100, 1e-3, 10, 1] + [0, 1e3, 5, -3, 1e6]
-    vae = VAETransformer(random_state=0).set_params(**params).fit(X)
+    brief = {"max_iter": 100, "learning_rate": 5e-3, "random_state": 0}
+    vae = VAETransformer(**(brief | params)).fit(X)
     S = vae.sample(20_000, random_state=0)
     assert (np.abs(S.mean(axis=0) - X.mean(axis=0)) < 0.05 * X.std(axis=0)).all()
     assert_allclose(S.std(axis=0), X.std(axis=0), rtol=tolerance)
@@ -510,7 +511,7 @@ def test_samples_come_in_the_container_of_the_training_rows():
 
 def test_bernoulli_samples_are_0_or_1_in_the_proportions_of_the_columns():
     X = binary_rows(500)
-    vae = make(likelihood="bernoulli", max_iter=500, learning_rate=3e-3).fit(X)
+    vae = make(likelihood="bernoulli", max_iter=200, learning_rate=1e-2).fit(X)
     S = vae.sample(5000, random_state=0)
     assert set(S.ravel()) == {0.0, 1.0}
     assert not np.signbit(S).any()
@@ -519,8 +520,7 @@ def test_bernoulli_samples_are_0_or_1_in_the_proportions_of_the_columns():
 
 
 @pytest.mark.filterwarnings("ignore:The posterior has collapsed")
-@pytest.mark.parametrize("unit", [0.01, 100.0])
-def test_without_standardising_the_unit_of_the_columns_hardly_matters(unit):
+def test_without_standardising_the_unit_of_the_columns_hardly_matters():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(500, 2)) @ rng.normal(size=(2, 5))
     X += 0.3 * rng.normal(size=X.shape)
@@ -534,10 +534,11 @@ def test_without_standardising_the_unit_of_the_columns_hardly_matters(unit):
         n_importance_samples=64,
     )
     expected = vae.fit(X).score(X)
-    score = vae.fit(unit * X).score(unit * X) + 5 * math.log(unit)
-    assert score == pytest.approx(expected, abs=3)
-    spread = vae.sample(5000, random_state=0).std(axis=0)
-    assert_allclose(spread / unit, 1, atol=0.3)
+    for unit in 0.01, 100.0:
+        score = vae.fit(unit * X).score(unit * X) + 5 * math.log(unit)
+        assert score == pytest.approx(expected, abs=3)
+        spread = vae.sample(5000, random_state=0).std(axis=0)
+        assert_allclose(spread / unit, 1, atol=0.3)
 
 
 @pytest.mark.parametrize("n_samples", [0, -1, 2.0, "3", None, True, False, np.True_])
