@@ -30,36 +30,36 @@ const pageBoxes = new Set();
 for (let box = document.querySelector("h1"); box; box = box.parentElement)
     pageBoxes.add(box);
 
-// Whether a box cuts off the end of a part of an element, without a scroll bar of its
-// own. What only screen readers find has no size.
 const styles = new Map();
 function style(box) {
     if (!styles.has(box)) styles.set(box, getComputedStyle(box));
     return styles.get(box);
 }
-function isCut(element, { right }) {
+// The boxes that may cut off what is in an element: all up to one with a scroll bar of
+// its own. What only screen readers find is in a box without a size.
+function boxesAround(element) {
+    const boxes = [];
     for (let box = element; box !== root; box = box.parentElement) {
         const { overflowX, textOverflow } = style(box);
-        const area = box.getBoundingClientRect();
-        if (["auto", "scroll"].includes(overflowX) && !pageBoxes.has(box)) return false;
-        if (textOverflow === "ellipsis" || area.width <= 1) return false;
-        if (overflowX !== "visible" && right > area.right + 1) return true;
+        if (["auto", "scroll"].includes(overflowX) && !pageBoxes.has(box)) return [];
+        if (textOverflow === "ellipsis" || box.offsetWidth === 1) return [];
+        if (overflowX !== "visible") boxes.push(box);
     }
-    return right > root.clientWidth + 1;
+    return [...boxes, root];
 }
 function findCut() {
-    const cut = [];
+    const parts = Array.from(document.querySelectorAll("img, svg, table, pre, math"));
     const nodes = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    for (let text = nodes.nextNode(); text; text = nodes.nextNode()) {
+    while (nodes.nextNode()) parts.push(nodes.currentNode);
+    return parts.filter(part => {
+        const boxes = boxesAround(part.parentElement);
+        if (!boxes.length) return false;
         const range = document.createRange();
-        range.selectNodeContents(text);
-        if (isCut(text.parentElement, range.getBoundingClientRect()))
-            cut.push(text.data.trim());
-    }
-    for (const element of document.querySelectorAll("img, svg, table, pre, math"))
-        if (isCut(element.parentElement, element.getBoundingClientRect()))
-            cut.push(element.localName);
-    return cut;
+        range.selectNode(part);
+        const isText = part.nodeType === Node.TEXT_NODE;
+        const end = (isText ? range : part).getBoundingClientRect().right;
+        return boxes.some(box => end > box.getBoundingClientRect().right + 1);
+    }).map(part => part.textContent.trim() || part.localName);
 }
 
 const images = Array.from(document.images);
