@@ -186,7 +186,8 @@ class Part(TakesParts):
 
 
 def _full_name(cls):
-    return f"{cls.__module__}.{cls.__qualname__}"
+    """Return the public name of a class, whichever private file holds it."""
+    return f"{cls.__module__.partition('._')[0]}.{cls.__qualname__}"
 
 
 def check_module(module, base, part):

@@ -90,6 +90,13 @@ def test_a_name_stands_for_one_class():
 
     assert Objective.names["nt_xent"] is NTXent
     try:
+        for module in "skrepr.objectives", "skrepr.objectives._pairs":  # as in a reload
+            attributes = {"__module__": module, "__qualname__": "NTXent"}
+            again = type(Objective)("NTXent", (Objective,), attributes, name="nt_xent")
+            assert Objective.names["nt_xent"] is again
+    finally:
+        Objective.names["nt_xent"] = NTXent
+    try:
         for _ in range(2):  # as when a cell of a notebook is run again
 
             class Again(Objective, name="again"):
