@@ -94,13 +94,15 @@ def test_whitening_is_the_inverse_square_root_of_the_shrunk_correlations(n):
     Z += 0.5 * np.random.default_rng(1).normal(size=Z.shape)
     Z = (Z - Z.mean(0)) / Z.std(0)
     for shrinkage in 1e-3, 0.1, 1.0:
-        directions, factors, rest, typical = _shrunk_whitening(Z, shrinkage)
-        whitening = (directions * factors) @ directions.T + rest * np.eye(12)
+        directions, factors, diagonal, mean_distance = _shrunk_whitening(Z, shrinkage)
+        whitening = (directions * factors) @ directions.T + diagonal * np.eye(12)
         shrunk = (1 - shrinkage) * Z.T @ Z / n + shrinkage * np.eye(12)
         assert_allclose(whitening, whitening.T, atol=1e-9)
         assert_allclose(whitening @ shrunk @ whitening, np.eye(12), atol=1e-7)
         assert np.linalg.eigvalsh(whitening).min() > 0
-        assert typical == pytest.approx(np.square(Z @ whitening).sum(axis=1).mean())
+        assert mean_distance == pytest.approx(
+            np.square(Z @ whitening).sum(axis=1).mean()
+        )
 
 
 @pytest.mark.parametrize("error_model", ERROR_MODELS)
@@ -430,11 +432,13 @@ def test_the_distance_with_holes_is_that_of_the_observed_part(n, d, shrinkage):
     ae = make(Covariance(shrinkage)).fit(X)
     model = copy.deepcopy(ae.error_model_).double()
     errors = torch.from_numpy(ae._apply_scorer("errors", with_holes(X[:20])))
-    relative = model._compared(errors)[1]
+    relative = model._relative_sums(errors)[1]
     whitening = model.left
     if len(model.right):
-        whitening = model.left @ model.right + model.rest * torch.eye(len(model.std))
-    shrunk = torch.linalg.inv(whitening @ whitening * model.typical)
+        whitening = model.left @ model.right + model.diagonal * torch.eye(
+            len(model.std)
+        )
+    shrunk = torch.linalg.inv(whitening @ whitening * model.mean_distance)
     plain = (shrunk - shrinkage * torch.eye(len(shrunk))) / (1 - shrinkage)
 
     def moments(o):

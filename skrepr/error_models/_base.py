@@ -5,9 +5,9 @@ from torch import nn
 
 from skrepr.parts import Part
 
-# The least spread of an error, in standard deviations of its column: an error that
-# never occurred counts as many times as much, but not infinitely often.
-_LEAST_SPREAD = 1e-4
+# The smallest spread of an error, in standard deviations of its column. An error that
+# never occurred in training counts by its multiple of this, and not as infinite.
+MIN_SPREAD = 1e-4
 
 
 class ErrorModel(Part):
@@ -87,8 +87,8 @@ class ErrorModelModule(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must implement forward.")
 
 
-def _mean_and_std(errors, least):
-    """Return those of the columns, of what is not missing."""
+def mean_and_std(errors, min_std):
+    """Return mean and standard deviation of every column, without what is missing."""
     observed = ~errors.isnan()
     if observed.all():
         mean, std = errors.mean(0), errors.std(0, correction=0)
@@ -97,4 +97,4 @@ def _mean_and_std(errors, least):
         mean = errors.nansum(0) / counts
         deviations = torch.where(observed, errors - mean, 0.0)
         std = (deviations.square().sum(0) / counts).sqrt()
-    return mean, torch.maximum(std, least.double())
+    return mean, torch.maximum(std, min_std.double())

@@ -8,11 +8,11 @@ import torch
 from skrepr._blocks import blocks
 from skrepr._sklearn import Interval
 from skrepr._training._threads import matmul
-from skrepr.error_models._base import _LEAST_SPREAD, ErrorModel, _mean_and_std
-from skrepr.error_models._holes import _Referring, _Relative
+from skrepr.error_models._base import MIN_SPREAD, ErrorModel, mean_and_std
+from skrepr.error_models._holes import AdjustedForHoles, RelativeSums
 
 # Of rows with holes.
-_CELLS = 2**20  # of the matrices of patterns that are computed at once
+_MAX_CELLS = 2**20  # of the matrices of patterns that are computed at once
 
 
 _NO_CORRELATIONS = 0.999  # shrinkage that leaves none
@@ -82,13 +82,13 @@ class Covariance(ErrorModel, name="covariance"):
         return _Covariance(self.shrinkage, self.n_reconstructions, columns)
 
 
-class _Covariance(_Referring):
+class _Covariance(AdjustedForHoles):
     mean: torch.Tensor
     std: torch.Tensor
     left: torch.Tensor
     right: torch.Tensor
-    rest: torch.Tensor
-    typical: torch.Tensor
+    diagonal: torch.Tensor
+    mean_distance: torch.Tensor
 
     def __init__(self, shrinkage, n_reconstructions, columns):
         super().__init__(columns)
@@ -97,54 +97,57 @@ class _Covariance(_Referring):
         std = torch.as_tensor(columns.safe_std).float().repeat(1 + n_reconstructions)
         self.register_buffer("mean", torch.zeros_like(std))
         self.register_buffer("std", std)
-        self.least = _LEAST_SPREAD * std
+        self.min_std = MIN_SPREAD * std
         self.has_holes = bool(columns.missing.any())
-        # The whitening matrix is left @ right + rest * identity. Its square is the
-        # inverse of the shrunk correlation matrix, over `typical`.
-        for name in ("left", "right", "rest", "typical"):
+        # The whitening matrix is left @ right + diagonal * identity. Its square is the
+        # inverse of the shrunk correlation matrix, over `mean_distance`.
+        for name in ("left", "right", "diagonal", "mean_distance"):
             self.register_buffer(name, torch.empty(0))
         self._cached = None
 
     def fit(self, errors):
         errors = errors.flatten(1)
-        mean, std = _mean_and_std(errors, self.least)
+        mean, std = mean_and_std(errors, self.min_std)
         self.mean, self.std = mean.float(), std.float()
-        directions, factors, rest, typical = _shrunk_whitening(
+        directions, factors, diagonal, mean_distance = _shrunk_whitening(
             ((errors - mean) / std).numpy(), self.shrinkage
         )
         left, right = directions * factors, directions.T
         if not 0 < 2 * left.shape[1] <= len(left):  # one product takes less than two
-            left, right = left @ right + rest * np.eye(len(left)), right[:0]
-            rest = 0.0
-        typical = typical if typical > 0 else 1.0
-        scale = typical**-0.5
+            left, right = left @ right + diagonal * np.eye(len(left)), right[:0]
+            diagonal = 0.0
+        mean_distance = mean_distance if mean_distance > 0 else 1.0
+        scale = mean_distance**-0.5
         self.left = torch.tensor(scale * left).float()
         self.right = torch.tensor(right).float()
-        self.rest = torch.tensor(scale * rest).float()
-        self.typical = torch.tensor(float(typical)).float()
+        self.diagonal = torch.tensor(scale * diagonal).float()
+        self.mean_distance = torch.tensor(float(mean_distance)).float()
         self._cached = None
 
-    def _finish(self, sums):
-        # The distances of rows with holes are referred, which changes the mean.
+    def _rescale(self, sums):
+        # Adjusting the distances of rows with holes has changed the mean of all.
         self._cached = None
-        usual = sums.mean()
-        if self.has_holes and usual > 0:
-            self.left, self.rest = self.left / usual.sqrt(), self.rest / usual.sqrt()
-            self.typical = self.typical * usual
+        mean = sums.mean()
+        if self.has_holes and mean > 0:
+            self.left = self.left / mean.sqrt()
+            self.diagonal = self.diagonal / mean.sqrt()
+            self.mean_distance = self.mean_distance * mean
 
     def _contributions(self, errors):
         return self._squares(self._standardised(errors))
 
-    def _compared(self, errors):
+    def _relative_sums(self, errors):
         # A vector completed by what is most likely beside what is observed of it has
         # the Mahalanobis distance of what is observed.
         completed, moments = self._complete(self._standardised(errors))
         squares = self._squares(completed)
-        distances = squares.sum(1) * self.typical
-        return squares, _Relative.to(distances, moments, self._inverse.full)
+        distances = squares.sum(1) * self.mean_distance
+        return squares, RelativeSums.compare(
+            distances, moments, self._inverse.complete_moments
+        )
 
-    def _usual(self):
-        return self._inverse.full[0] / self.typical
+    def _mean_sum(self):
+        return self._inverse.complete_moments[0] / self.mean_distance
 
     def _standardised(self, errors):
         return (errors.flatten(1) - self.mean) / self.std
@@ -157,7 +160,7 @@ class _Covariance(_Referring):
     def _whiten(self, standardised):
         whitened = matmul(standardised, self.left)
         if len(self.right):
-            whitened = matmul(whitened, self.right).add_(self.rest * standardised)
+            whitened = matmul(whitened, self.right).add_(self.diagonal * standardised)
         return whitened
 
     @property
@@ -181,7 +184,7 @@ class _Covariance(_Referring):
         missing = vectors[:, :n_columns].isnan()
         vectors = torch.where(vectors.isnan(), 0.0, vectors)
         projected = inverse.project(vectors)
-        patterns, kinds = missing.unique(dim=0, return_inverse=True)
+        patterns, pattern_ids = missing.unique(dim=0, return_inverse=True)
         moments = vectors.new_empty(2, len(patterns))
         place = torch.zeros_like(patterns[:, 0], dtype=torch.long)
         starts = torch.arange(0, vectors.shape[1], n_columns, device=vectors.device)
@@ -189,21 +192,25 @@ class _Covariance(_Referring):
         counts = patterns.sum(1)
         for count in counts.unique().tolist():
             size = count * len(starts)
-            cells = size * inverse.width(size)
+            n_cells = size * inverse.width(size)
             same = (counts == count).nonzero()[:, 0]
-            for some in (same[block] for block in blocks(len(same), cells, _CELLS)):
-                columns = patterns[some].nonzero()[:, 1].view(len(some), 1, count)
+            for chosen in (
+                same[block] for block in blocks(len(same), n_cells, _MAX_CELLS)
+            ):
+                columns = patterns[chosen].nonzero()[:, 1].view(len(chosen), 1, count)
                 index = (columns + starts[:, None]).flatten(1)
-                solution, moments[:, some] = inverse.solve(index)
-                place[some] = torch.arange(len(some), device=place.device)
-                rows = torch.isin(kinds, some).nonzero()[:, 0]
-                for part in (rows[block] for block in blocks(len(rows), cells, _CELLS)):
-                    which = place[kinds[part]]
-                    at = part[:, None], index[which]
-                    vectors[at] = inverse.fill(
-                        solution[which], projected[part], index[which]
+                solution, moments[:, chosen] = inverse.solve(index)
+                place[chosen] = torch.arange(len(chosen), device=place.device)
+                rows = torch.isin(pattern_ids, chosen).nonzero()[:, 0]
+                for part in (
+                    rows[block] for block in blocks(len(rows), n_cells, _MAX_CELLS)
+                ):
+                    solved = place[pattern_ids[part]]
+                    cells = part[:, None], index[solved]
+                    vectors[cells] = inverse.fill(
+                        solution[solved], projected[part], index[solved]
                     )
-        return vectors, moments[:, kinds]
+        return vectors, moments[:, pattern_ids]
 
 
 class _DenseInverse:
@@ -217,12 +224,12 @@ class _DenseInverse:
         self.shrinkage = model.shrinkage
         self.n_columns, self.n_varying = len(model.std), int(model.varies.sum())
         self.n_varying *= self.n_columns // len(model.varies)
-        first = matmul(model.left, model.left) * model.typical
+        first = matmul(model.left, model.left) * model.mean_distance
         second = matmul(first, first)
         self.powers = first, second, matmul(second, first)
         self.traces = first.trace(), second.trace()
-        none = torch.empty(1, 0, dtype=torch.long, device=first.device)
-        self.full = self.solve(none)[1][:, 0]
+        no_holes = torch.empty(1, 0, dtype=torch.long, device=first.device)
+        self.complete_moments = self.solve(no_holes)[1][:, 0]
 
     def width(self, size):
         """Return the length of the rows of a solution for so many missing parts."""
@@ -268,12 +275,12 @@ class _LowRankInverse:
     def __init__(self, model):
         self.shrinkage = s = model.shrinkage
         self.directions = model.right.T
-        factors = (model.right * model.left.T).sum(1) + model.rest
-        shrunk = 1 / (model.typical * factors.square())
+        factors = (model.right * model.left.T).sum(1) + model.diagonal
+        shrunk = 1 / (model.mean_distance * factors.square())
         variances = (shrunk - s) / (1 - s) if s <= _NO_CORRELATIONS else shrunk
         self.roots = variances.clamp(min=0).sqrt()
-        none = torch.empty(1, 0, dtype=torch.long, device=shrunk.device)
-        self.full = self.solve(none)[1][:, 0]
+        no_holes = torch.empty(1, 0, dtype=torch.long, device=shrunk.device)
+        self.complete_moments = self.solve(no_holes)[1][:, 0]
 
     def width(self, size):
         return len(self.roots)
@@ -318,9 +325,9 @@ def _shrunk_whitening(rows, shrinkage):
     directions : ndarray of shape (k, r)
         Orthonormal columns that span the rows.
     factors : ndarray of shape (r,)
-    rest : float
-        W is (directions * factors) @ directions.T + rest * I.
-    typical : float
+    diagonal : float
+        W is (directions * factors) @ directions.T + diagonal * I.
+    mean_distance : float
         The mean squared length of the rows when they are whitened.
     """
     n, k = rows.shape
@@ -339,8 +346,13 @@ def _shrunk_whitening(rows, shrinkage):
         directions = rows.T @ directions[:, spans] / np.sqrt(n * variances)
     variances = np.maximum(variances, 0.0)
     shrunk = (1 - shrinkage) * variances + shrinkage
-    rest = shrinkage**-0.5
-    return directions, shrunk**-0.5 - rest, rest, np.sum(variances / shrunk)
+    diagonal = shrinkage**-0.5
+    return (
+        directions,
+        shrunk**-0.5 - diagonal,
+        diagonal,
+        np.sum(variances / shrunk),
+    )
 
 
 def _count_pairs(observed):

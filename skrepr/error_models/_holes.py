@@ -1,4 +1,4 @@
-"""Scores of rows with holes, referred to those of rows without."""
+"""Scores of rows with holes, brought to the distribution of those without."""
 
 from dataclasses import dataclass
 
@@ -6,20 +6,15 @@ import torch
 
 from skrepr.error_models._base import ErrorModelModule
 
-_TELLING = 1e-5  # share of the mean distance below which what is observed says nothing
+_MIN_SHARE = 1e-5  # of the mean sum; if less is observed, it says nothing
+_MAX_SHARE_MISSING = 0.8  # of the mean sum; what more holes do is not learned
+_MAX_RATIO = 1e6  # of variances: keeps the roots of hardly observed rows finite
+_MAX_SPREAD = 1e2  # variance of roots whose mean is 1: keeps its cube finite
+_N_SPREAD_ITERATIONS = 5  # of a fixed point, towards the variance of the roots
 
 
-_MOST_RATIO, _MOST_SPREAD = 1e6, 1e2
-
-
-_MOST_HIDDEN = 0.8  # share up to which what holes do is learned
-
-
-_N_ROUNDS = 5
-
-
-class _Referring(ErrorModelModule):
-    """What the modules share: the scores of rows with holes are referred to the others.
+class AdjustedForHoles(ErrorModelModule):
+    """Base class of the modules whose scores are adjusted for holes.
 
     Cube roots of squared distances are nearly normal (Wilson and Hilferty), so they are
     brought from the mean and variance expected of what is observed to those of rows
@@ -41,57 +36,59 @@ class _Referring(ErrorModelModule):
         missing = errors[:, 0].isnan()
         if not missing.any():
             return self._contributions(errors)
-        contributions, relative = self._compared(errors)
+        contributions, relative = self._relative_sums(errors)
         contributions = torch.where(missing, 0.0, contributions)
         return torch.where(
             missing.any(1, keepdim=True),
-            _with_sums(contributions, self._referred(relative), self.varies),
+            _scaled(contributions, self._adjusted(relative), self.varies),
             contributions,
         )
 
     def fit_holes(self, errors, errors_with_holes):
         """Learn the distribution of the scores, and how holes move it."""
         self.double()
-        trained, hidden = (
-            self._compared(part)[1] for part in (errors, errors_with_holes)
-        )
+        trained = self._relative_sums(errors)[1]
+        with_holes = self._relative_sums(errors_with_holes)[1]
         self.spread = trained.spread()
-        both = [
-            (part.deviations(self.spread), part.shares) for part in (trained, hidden)
-        ]
-        deviations, shares = (torch.cat(parts) for parts in zip(*both, strict=True))
-        terms = torch.column_stack([torch.ones_like(shares), _drifts(shares)])
+        deviations = torch.cat(
+            [trained.deviations(self.spread), with_holes.deviations(self.spread)]
+        )
+        shares = torch.cat([trained.shares, with_holes.shares])
+        terms = torch.column_stack([torch.ones_like(shares), _drift_terms(shares)])
         ridge = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64).diag()
         slopes = torch.linalg.solve(terms.T @ terms + ridge, terms.T @ deviations)
         self.drift = slopes[1:]
-        self._finish(self._referred(trained))
+        self._rescale(self._adjusted(trained))
         self.float()
 
     def _contributions(self, errors):
         """Return what the columns contribute where nothing is missing."""
         raise NotImplementedError
 
-    def _compared(self, errors):
-        """Return contributions that are yet to be scaled, and a `_Relative`."""
+    def _relative_sums(self, errors):
+        """Return contributions that are yet to be scaled, and a `RelativeSums`."""
         raise NotImplementedError
 
-    def _usual(self):
+    def _mean_sum(self):
         """Return the mean sum of the contributions of rows without holes."""
         raise NotImplementedError
 
-    def _finish(self, sums):
-        """Take note of the sums of the contributions of the training rows."""
+    def _rescale(self, sums):
+        """Scale what is learned by the adjusted sums of the training rows."""
 
-    def _referred(self, relative):
+    def _adjusted(self, relative):
         """Return the sums that rows without holes have that are as strange."""
-        roots = relative.deviations(self.spread) - _drifts(relative.shares) @ self.drift
+        roots = (
+            relative.deviations(self.spread)
+            - _drift_terms(relative.shares) @ self.drift
+        )
         roots = _mean_root(self.spread) + roots
-        return self._usual() * roots.clamp(min=0) ** 3
+        return self._mean_sum() * roots.clamp(min=0) ** 3
 
 
 @dataclass(frozen=True)
-class _Relative:
-    """Sums over what is observed of rows, relative to what is usual of it.
+class RelativeSums:
+    """Sums over the observed cells of rows, relative to their mean and variance.
 
     Cube roots of squared distances are nearly normal (Wilson and Hilferty).
 
@@ -110,7 +107,7 @@ class _Relative:
     shares: torch.Tensor
 
     @classmethod
-    def to(cls, sums, moments, full):
+    def compare(cls, sums, moments, complete):
         """Compare sums with their moments, and these with those without holes.
 
         Parameters
@@ -118,18 +115,22 @@ class _Relative:
         sums : torch.Tensor of shape (n,)
         moments : tuple of two torch.Tensor of shape (n,)
             The means of the sums, and, up to a factor, their variances.
-        full : tuple of two scalar tensors
+        complete : tuple of two scalar tensors
             The same of rows without holes.
         """
-        (mean, variance), (full_mean, full_variance) = moments, full
-        telling = mean > _TELLING * full_mean
-        mean = torch.where(telling, mean, 1.0)
-        ratios = (variance / mean.square()) / (full_variance / full_mean.square())
-        ratios = ratios.clamp(1 / _MOST_RATIO, _MOST_RATIO)
+        (mean, variance), (complete_mean, complete_variance) = moments, complete
+        informative = mean > _MIN_SHARE * complete_mean
+        mean = torch.where(informative, mean, 1.0)
+        ratios = (variance / mean.square()) / (
+            complete_variance / complete_mean.square()
+        )
+        ratios = ratios.clamp(1 / _MAX_RATIO, _MAX_RATIO)
         return cls(
-            torch.where(telling, sums / mean, 1.0),
-            torch.where(telling, ratios, _MOST_RATIO),
-            torch.where(telling, 1 - mean / full_mean, 0.0).clamp(0, _MOST_HIDDEN),
+            torch.where(informative, sums / mean, 1.0),
+            torch.where(informative, ratios, _MAX_RATIO),
+            torch.where(informative, 1 - mean / complete_mean, 0.0).clamp(
+                0, _MAX_SHARE_MISSING
+            ),
         )
 
     def deviations(self, spread):
@@ -141,12 +142,12 @@ class _Relative:
     def spread(self):
         """Estimate the variance of the roots of rows without holes."""
         spread = (self.distances.clamp(min=0) ** (1 / 3)).var(correction=0)
-        for _ in range(_N_ROUNDS):
+        for _ in range(_N_SPREAD_ITERATIONS):
             spread = self.deviations(spread).square().mean()
         return spread
 
 
-def _drifts(shares):
+def _drift_terms(shares):
     """Return the terms of which the drift of the roots with what is missing is made."""
     return torch.column_stack([shares.sqrt(), shares])
 
@@ -156,13 +157,13 @@ def _mean_root(variance):
 
     It solves m^3 + 3 * variance * m = 1.
     """
-    variance = variance.clamp(max=_MOST_SPREAD)
+    variance = variance.clamp(max=_MAX_SPREAD)
     root = (0.5 + (0.25 + variance**3).sqrt()) ** (1 / 3)
     return root - variance / root
 
 
-def _with_sums(contributions, sums, varies):
+def _scaled(contributions, sums, varies):
     """Scale contributions to given sums, or, where there are none, share these out."""
     total = contributions.sum(1, keepdim=True)
-    even = varies / varies.sum().clamp(min=1)
-    return sums[:, None] * torch.where(total > 0, contributions / total, even)
+    equal = varies / varies.sum().clamp(min=1)
+    return sums[:, None] * torch.where(total > 0, contributions / total, equal)

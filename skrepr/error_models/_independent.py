@@ -2,8 +2,8 @@
 
 import torch
 
-from skrepr.error_models._base import _LEAST_SPREAD, ErrorModel, _mean_and_std
-from skrepr.error_models._holes import _Referring, _Relative
+from skrepr.error_models._base import MIN_SPREAD, ErrorModel, mean_and_std
+from skrepr.error_models._holes import AdjustedForHoles, RelativeSums
 
 
 class MeanSquared(ErrorModel, name="mean_squared"):
@@ -49,38 +49,38 @@ class Diagonal(ErrorModel, name="diagonal"):
         return _Diagonal(columns)
 
 
-class _Independent(_Referring):
+class _Independent(AdjustedForHoles):
     """Contributions of columns that are taken as independent."""
 
-    usual: torch.Tensor
+    mean_contribution: torch.Tensor
     variance: torch.Tensor
 
     def __init__(self, columns):
         super().__init__(columns)
         self.n_varying = max(1, int(columns.varies.sum()))
-        for name in ("usual", "variance"):
+        for name in ("mean_contribution", "variance"):
             self.register_buffer(name, torch.as_tensor(columns.varies).float())
 
     def fit_holes(self, errors, errors_with_holes):
         contributions = self._contributions(errors)
         observed = ~contributions.isnan()
         counts = observed.sum(0).clamp(min=1)
-        self.usual = contributions.nansum(0) / counts
-        deviations = torch.where(observed, contributions - self.usual, 0.0)
+        self.mean_contribution = contributions.nansum(0) / counts
+        deviations = torch.where(observed, contributions - self.mean_contribution, 0.0)
         self.variance = deviations.square().sum(0) / counts
         super().fit_holes(errors, errors_with_holes)
 
-    def _compared(self, errors):
+    def _relative_sums(self, errors):
         contributions = self._contributions(errors)
         observed = (~contributions.isnan()).to(contributions.dtype)
-        return contributions, _Relative.to(
+        return contributions, RelativeSums.compare(
             contributions.nansum(1),
-            (observed @ self.usual, observed @ self.variance),
-            (self.usual.sum(), self.variance.sum()),
+            (observed @ self.mean_contribution, observed @ self.variance),
+            (self.mean_contribution.sum(), self.variance.sum()),
         )
 
-    def _usual(self):
-        return self.usual.sum()
+    def _mean_sum(self):
+        return self.mean_contribution.sum()
 
 
 class _MeanSquared(_Independent):
@@ -102,10 +102,10 @@ class _Diagonal(_Independent):
         super().__init__(columns)
         self.register_buffer("mean", torch.zeros(len(columns)))
         self.register_buffer("std", torch.as_tensor(columns.safe_std).float())
-        self.least = _LEAST_SPREAD * self.std
+        self.min_std = MIN_SPREAD * self.std
 
     def fit(self, errors):
-        mean, std = _mean_and_std(errors[:, 1], self.least)
+        mean, std = mean_and_std(errors[:, 1], self.min_std)
         self.mean, self.std = mean.float(), std.float()
 
     def _contributions(self, errors):
