@@ -119,11 +119,11 @@ class GaussianMixture(LatentDensity, name="gaussian_mixture"):
         """Fit the density to the codes of training rows."""
         mean, std = _mean_and_std(codes)
         codes = (codes - mean) / std
-        most = min(self.max_components, len(codes) // 2)
+        max_components = min(self.max_components, len(codes) // 2)
         # Its initialisation has no array API, whether or not the user has asked for it.
         with config_context(array_api_dispatch=False):
             best = _mixture(codes, 1, seed)
-            while 2 * best.n_components <= most:
+            while 2 * best.n_components <= max_components:
                 finer = _mixture(codes, 2 * best.n_components, seed)
                 if finer.bic(codes) >= best.bic(codes):
                     break
@@ -261,8 +261,8 @@ class _Mixture(nn.Module):
         noise = torch.randn(shape, generator=generator, dtype=torch.float32)
         codes = self.means[chosen]
         for k in range(len(self.roots)):
-            own = chosen == k if len(self.roots) > 1 else slice(None)
-            codes[own] += (self.roots[k] @ noise[own])[..., 0]
+            drawn = chosen == k if len(self.roots) > 1 else slice(None)
+            codes[drawn] += (self.roots[k] @ noise[drawn])[..., 0]
         return codes
 
 

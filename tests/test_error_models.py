@@ -431,7 +431,7 @@ def test_the_distance_with_holes_is_that_of_the_observed_part(n, d, shrinkage):
     X = np.insert(X, 2, 4.0, axis=1)
     ae = make(Covariance(shrinkage)).fit(X)
     model = copy.deepcopy(ae.error_model_).double()
-    errors = torch.from_numpy(ae._apply_scorer("errors", with_holes(X[:20])))
+    errors = ae._scorer._errors(with_holes(X[:20]))
     relative = model._relative_sums(errors)[1]
     whitening = model.left
     if len(model.right):

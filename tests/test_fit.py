@@ -18,6 +18,12 @@ from skrepr import (
     FineTunedRegressor,
     VAETransformer,
 )
+from skrepr.augmentations import (
+    Compose,
+    FeatureCorruption,
+    FeatureMasking,
+    GaussianNoise,
+)
 from skrepr.backbones import MLP
 from skrepr.error_models import ErrorModel
 from skrepr.parts import TakesParts
@@ -75,6 +81,26 @@ def test_parameters_of_parts_are_refused_before_rows_are_read(estimator, name):
             wrong = part().set_params(**{parameter: NO_ROWS})
             with pytest.raises(ValueError, match=f"'{parameter}' parameter of"):
                 clone(estimator).set_params(**{name: wrong}).fit(NO_ROWS, NO_ROWS)
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        GaussianNoise(scale=(1.0, 0.5)),
+        FeatureMasking(rate=(0.5, 1.5)),
+        Compose("mixup", FeatureCorruption(rate=(0.1, 0.2, 0.3))),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize(
+    "estimator", [e for e in TRAINED if "augmentation" in e._part_kinds], ids=ids
+)
+def test_pairs_that_are_no_range_are_refused_before_rows_are_read(
+    estimator, augmentation
+):
+    wrong = clone(estimator).set_params(augmentation=augmentation)
+    with pytest.raises(ValueError, match=r"pair \(lowest, highest\)"):
+        wrong.fit(NO_ROWS, NO_ROWS)
 
 
 @pytest.mark.parametrize("kind", [FineTunedClassifier, FineTunedRegressor])

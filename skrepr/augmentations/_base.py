@@ -3,6 +3,7 @@
 import math
 from numbers import Real
 
+from skrepr._sklearn import InvalidParameterError
 from skrepr.parts import Part
 
 
@@ -51,29 +52,51 @@ class Augmentation(Part):
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
 
 
-def _bounds(part, name, most):
-    """Return lowest and highest of a parameter that is a number or a pair of them."""
-    value = getattr(part, name)
-    if isinstance(value, Real):
-        return value, value
-    if (
-        len(value) != 2
-        or not all(isinstance(bound, Real) for bound in value)
-        or not 0 <= value[0] <= value[1] <= most
-        or math.isinf(value[1])
-    ):
-        numbers = (
-            "a number from 0 on" if math.isinf(most) else f"a number in [0, {most}]"
+class DrawnParameter(Augmentation):
+    """Base class of the augmentations with a parameter that every row may draw.
+
+    Attributes
+    ----------
+    _drawn : str
+        The name of the parameter: a number, or a pair (lowest, highest).
+    _largest : float
+        The largest number that it may be.
+    """
+
+    _drawn: str
+    _largest: float
+
+    def _validate_params(self):
+        super()._validate_params()
+        value = getattr(self, self._drawn)
+        if isinstance(value, Real) or _is_range(value, self._largest):
+            return
+        numbers = "a number from 0 on"
+        if math.isfinite(self._largest):
+            numbers = f"a number in [0, {self._largest}]"
+        raise InvalidParameterError(
+            f"The {self._drawn!r} parameter of {type(self).__name__} must be "
+            f"{numbers}, or a pair (lowest, highest) of such numbers in this order. "
+            f"Got {value!r} instead."
         )
-        raise ValueError(
-            f"The {name!r} parameter of {type(part).__name__} must be {numbers}, or a "
-            "pair (lowest, highest) of such numbers in this order. Got "
-            f"{value!r} instead."
-        )
-    return tuple(value)
+
+    @property
+    def _bounds(self):
+        """The lowest and the highest value that a row may draw."""
+        value = getattr(self, self._drawn)
+        return (value, value) if isinstance(value, Real) else tuple(value)
 
 
-def _draw(x, bounds, generator):
+def _is_range(value, largest):
+    return (
+        len(value) == 2
+        and all(isinstance(bound, Real) for bound in value)
+        and 0 <= value[0] <= value[1] <= largest
+        and math.isfinite(value[1])
+    )
+
+
+def draw(x, bounds, generator):
     """Draw a number for every row, uniformly; of equal bounds return the one."""
     lowest, highest = bounds
     if lowest == highest:

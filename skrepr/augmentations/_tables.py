@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from skrepr._sklearn import Interval, StrOptions
-from skrepr.augmentations._base import Augmentation, _bounds, _draw
+from skrepr.augmentations._base import Augmentation, DrawnParameter, draw
 
 
-class GaussianNoise(Augmentation, name="gaussian_noise"):
+class GaussianNoise(DrawnParameter, name="gaussian_noise"):
     """Add Gaussian noise to every value.
 
     The category of a cell is replaced by that of a random row of the batch, with the
@@ -32,6 +32,8 @@ class GaussianNoise(Augmentation, name="gaussian_noise"):
     AutoencoderTransformer(augmentation=GaussianNoise(scale=0.1))
     """
 
+    _drawn, _largest = "scale", math.inf
+
     _parameter_constraints: dict = {
         "scale": [Interval(Real, 0, None, closed="left"), tuple, list]
     }
@@ -41,10 +43,10 @@ class GaussianNoise(Augmentation, name="gaussian_noise"):
 
     def build(self, columns):
         """Build the function that changes a batch."""
-        return _GaussianNoise(_bounds(self, "scale", math.inf), columns)
+        return _GaussianNoise(self._bounds, columns)
 
 
-class FeatureMasking(Augmentation, name="feature_masking"):
+class FeatureMasking(DrawnParameter, name="feature_masking"):
     """Replace random cells by the mean of their column (feature dropout).
 
     Where a cell may be missing, it is left out instead: in categorical columns and in
@@ -63,6 +65,8 @@ class FeatureMasking(Augmentation, name="feature_masking"):
     AutoencoderTransformer(augmentation='feature_masking')
     """
 
+    _drawn, _largest = "rate", 1
+
     _parameter_constraints: dict = {
         "rate": [Interval(Real, 0, 1, closed="both"), tuple, list]
     }
@@ -72,10 +76,10 @@ class FeatureMasking(Augmentation, name="feature_masking"):
 
     def build(self, columns):
         """Build the function that changes a batch."""
-        return _FeatureMasking(_bounds(self, "rate", 1), columns)
+        return _FeatureMasking(self._bounds, columns)
 
 
-class FeatureCorruption(Augmentation, name="feature_corruption"):
+class FeatureCorruption(DrawnParameter, name="feature_corruption"):
     """Replace random cells by random values of their column.
 
     The replacements are drawn from the rows of the batch, itself a random sample of the
@@ -110,6 +114,8 @@ class FeatureCorruption(Augmentation, name="feature_corruption"):
     ContrastiveTransformer(augmentation=FeatureCorruption(rate=0.6))
     """
 
+    _drawn, _largest = "rate", 1
+
     _parameter_constraints: dict = {
         "rate": [Interval(Real, 0, 1, closed="both"), tuple, list],
         "donors": [StrOptions({"all", "class"})],
@@ -121,7 +127,7 @@ class FeatureCorruption(Augmentation, name="feature_corruption"):
 
     def build(self, columns):
         """Build the function that changes a batch."""
-        return _FeatureCorruption(_bounds(self, "rate", 1), self.donors == "class")
+        return _FeatureCorruption(self._bounds, self.donors == "class")
 
 
 class Mixup(Augmentation, name="mixup"):
@@ -187,7 +193,7 @@ class _GaussianNoise(nn.Module):
 
     def forward(self, x, generator, ids=None):
         noise = torch.empty_like(x).normal_(generator=generator)
-        scale = _draw(x, self.bounds, generator)
+        scale = draw(x, self.bounds, generator)
         changed = torch.addcmul(x, noise, scale * self.std)
         if self.categorical:
             cells = x[:, self.categorical]
@@ -215,7 +221,7 @@ class _FeatureMasking(nn.Module):
         self.register_buffer("instead", values, persistent=False)
 
     def forward(self, x, generator, ids=None):
-        rate = _draw(x, self.bounds, generator)
+        rate = draw(x, self.bounds, generator)
         mask = torch.empty_like(x).uniform_(generator=generator) < rate
         return torch.where(mask, self.instead, x)
 
@@ -227,7 +233,7 @@ class _FeatureCorruption(nn.Module):
         self.within_class = within_class
 
     def forward(self, x, generator, ids=None):
-        rate = _draw(x, self.bounds, generator)
+        rate = draw(x, self.bounds, generator)
         corrupt = torch.empty_like(x).uniform_(generator=generator) < rate
         if self.within_class and ids is not None:
             donors = _draw_donors(x, ids, generator)

@@ -19,7 +19,7 @@ _ACTIVATIONS = {
 }
 
 
-_LEAST_WIDTH = 128  # of the hidden layers of "auto"
+_MIN_WIDTH = 128  # of the hidden layers of "auto"
 
 
 _NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
@@ -116,7 +116,7 @@ class MLP(Backbone, name="mlp"):
 
     def _hidden(self, n_codes):
         if isinstance(self.hidden_layer_sizes, str):  # "auto"
-            return 2 * (max(_LEAST_WIDTH, n_codes),)
+            return 2 * (max(_MIN_WIDTH, n_codes),)
         return self.hidden_layer_sizes
 
     def _stack(self, sizes):
