@@ -147,14 +147,14 @@ def test_a_pair_that_is_no_range_is_an_error(part, bounds):
     name = "scale" if part is GaussianNoise else "rate"
     message = rf"'{name}' .*{part.__name__}.*lowest, highest"
     with pytest.raises(ValueError, match=message):
-        augment(part(bounds), correlated(9))
+        AutoencoderTransformer(augmentation=part(bounds)).fit(correlated(9))
 
 
 def test_scales_may_exceed_1_and_rates_may_not():
     augment(GaussianNoise((0.5, 2.0)), correlated(9))
     for part in FeatureMasking, FeatureCorruption:
         with pytest.raises(ValueError, match=r"a number in \[0, 1\].*\(0.5, 2.0\)"):
-            augment(part((0.5, 2.0)), correlated(9))
+            AutoencoderTransformer(augmentation=part((0.5, 2.0))).fit(correlated(9))
 
 
 @pytest.mark.parametrize("standardize", [True, False])
