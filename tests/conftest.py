@@ -1,5 +1,7 @@
 """One thread, scikit-learn's array API checks, and small data for every test."""
 
+import copy
+import functools
 import os
 
 # Before scipy and torch are imported, here and in joblib's workers.
@@ -18,9 +20,7 @@ from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransforme
 torch.set_num_threads(1)
 
 
-@pytest.fixture
-def X():
-    """Sixty rows of five correlated columns in different units."""
+def five_columns():
     rng = np.random.default_rng(0)
     Z = rng.normal(size=(60, 2)) @ rng.normal(size=(2, 5))
     return (Z + 0.1 * rng.normal(size=Z.shape)) * [1, 10, 0.1, 1e3, 1] + [
@@ -32,13 +32,34 @@ def X():
     ]
 
 
+@pytest.fixture
+def X():
+    """Sixty rows of five correlated columns in different units."""
+    return five_columns()
+
+
 @pytest.fixture(
     params=[AutoencoderTransformer, VAETransformer, ContrastiveTransformer],
     ids=["ae", "vae", "contrastive"],
 )
 def transformer(request):
     """Each of the three transformers, unfitted, for a fit of twelve quick steps."""
-    return request.param(n_components=3, max_iter=3, batch_size=16, random_state=0)
+    return quick(request.param)
+
+
+def quick(kind):
+    return kind(n_components=3, max_iter=3, batch_size=16, random_state=0)
+
+
+@functools.cache
+def fitted_once(kind):
+    return quick(kind).fit(five_columns())
+
+
+@pytest.fixture
+def fitted(transformer):
+    """The transformer, fitted to X: a copy of what is fitted once for all tests."""
+    return copy.deepcopy(fitted_once(type(transformer)))
 
 
 @pytest.fixture
