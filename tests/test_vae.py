@@ -218,17 +218,17 @@ def test_scores_are_the_importance_weighted_bound_of_the_models_own_draws(likeli
 
 def test_more_draws_raise_the_score():
     X = rows(200)
-    vae = make(3, n_importance_samples=512, max_iter=100).fit(X)
+    vae = make(3, n_importance_samples=128, max_iter=100).fit(X)
     noise = vae.module_.noise
     means = []
-    for n in 1, 8, 64, 512:  # the mean score of all the parts of n draws
+    for n in 1, 8, 64:  # the mean score of all the parts of n draws
         scores = []
         for part in noise.split(n):
             vae.module_.noise = part
             scores.append(vae.score_samples(X))
         means.append(np.mean(scores, axis=0))
     assert (np.diff(means, axis=0) > -1e-9).all()
-    assert (np.diff(means, axis=0).mean(axis=1) > [0.03, 0.003, 3e-4]).all()
+    assert (np.diff(means, axis=0).mean(axis=1) > [0.03, 0.003]).all()
 
 
 def test_the_number_of_draws_does_not_touch_the_training():
@@ -577,7 +577,7 @@ def test_early_stopping_waits_for_the_warm_up():
 # Missing values and categories.
 
 
-def normal_with_holes(n=4000, share=0.25, seed=0):
+def normal_with_holes(n=3000, share=0.25, seed=0):
     """Rows of a two-factor normal distribution, a copy with holes, mean, covariance."""
     rng = np.random.default_rng(seed)
     loadings = np.random.default_rng(7).normal(size=(2, 5))
@@ -608,7 +608,8 @@ def conditional(X, mean, covariance):
 @pytest.fixture(scope="module")
 def with_holes():
     X = normal_with_holes()[1]
-    return make(2, backbone=MLP((64,)), max_iter=120, n_importance_samples=256).fit(X)
+    vae = make(2, backbone=MLP((64,)), max_iter=60, n_importance_samples=128)
+    return vae.set_params(learning_rate=3e-3).fit(X)
 
 
 def test_the_density_of_rows_with_holes_is_that_of_the_observed_cells(with_holes):
@@ -690,9 +691,9 @@ def test_the_loss_counts_observed_cells_alone():
 
 def test_rows_of_categories_are_learned_and_drawn():
     rng = np.random.default_rng(0)
-    z = rng.normal(size=2000)
+    z = rng.normal(size=1000)
     kind = np.digitize(z, [-0.5, 0.5])
-    X = np.column_stack([z + 0.1 * rng.normal(size=2000), kind, rng.permutation(kind)])
+    X = np.column_stack([z + 0.1 * rng.normal(size=1000), kind, rng.permutation(kind)])
     vae = make(2, categorical_features=[1, 2], max_iter=100, learning_rate=0.01).fit(X)
     drawn = vae.sample(4000, random_state=0)
     for j in 1, 2:
@@ -719,7 +720,12 @@ def test_the_bound_reaches_the_density_of_a_known_mixture():
 
     X, new = draw(3000), draw(1000)
     vae = VAETransformer(
-        2, standardize=True, n_importance_samples=256, random_state=0
+        2,
+        standardize=True,
+        learning_rate=3e-3,
+        max_iter=100,
+        n_importance_samples=256,
+        random_state=0,
     ).fit(X)
     expected = np.log(
         np.mean([stats.norm(m, scale).pdf(new).prod(axis=1) for m in means], axis=0)
