@@ -14,7 +14,8 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from skrepr import ContrastiveTransformer
-from skrepr._estimators._contrastive import _accuracies, diagnose, partner
+from skrepr._estimators._contrastive_module import partner
+from skrepr._estimators._diagnosis import _accuracies, diagnose
 from skrepr._training._sources import Batch, ResidentSource
 from skrepr.augmentations import Compose, FeatureCorruption, FeatureMasking
 from skrepr.backbones import MLP, Backbone

@@ -770,7 +770,7 @@ def test_draws_are_made_in_parts_of_bounded_size(monkeypatch, fitted):
     X = rows(50)
     expected = fitted.log_likelihood(X), fitted.elbo(X)["elbo"]
     contributions = fitted.feature_contributions(X)
-    monkeypatch.setattr("skrepr._estimators._vae._MOST_DRAWS", 50)
+    monkeypatch.setattr("skrepr._estimators._vae_module._MAX_DRAWS", 50)
     assert_allclose(fitted.log_likelihood(X), expected[0], rtol=1e-10)
     assert_allclose(fitted.elbo(X)["elbo"], expected[1], rtol=1e-10)
     assert_allclose(fitted.feature_contributions(X), contributions, rtol=1e-8)

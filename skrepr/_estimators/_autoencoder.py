@@ -304,7 +304,7 @@ class AutoencoderTransformer(DecodingTransformer):
             k,
         )
 
-    def _before_training(self, module, matrix, ids, training):
+    def _before_training(self, module, matrix, targets, training):
         part = self._part("error_model")
         error_model = part.build(self.table_.columns)
         self.error_model_ = check_module(error_model, ErrorModelModule, part)

@@ -78,23 +78,23 @@ class BaseTorchEstimator(TakesParts):
             What cut the training short after a state worth keeping was found.
         """
         device = resolve_device(self.device)
-        all_rows, ids, schema = self._read_training_rows(X, y)
+        all_rows, targets, schema = self._read_training_rows(X, y)
         trusted = self._trusted(all_rows, schema)
-        rows, ids = all_rows[trusted], None if ids is None else ids[trusted]
+        rows, targets = all_rows[trusted], None if targets is None else targets[trusted]
         random = check_random_state(self.random_state)
         seed = random.randint(2**31 - 1)
         initial, generator, split = generators(seed, device)
-        self._learn_table(X, y, rows, schema, random)
+        self._learn_reader(X, y, rows, schema, random)
         table = self._reader.table_
         matrix = table.to_matrix(rows, np.float32)
-        training, validation = self._split(len(rows), ids, split)
+        training, validation = self._split(len(rows), targets, split)
         with torch.device("cpu"):
             with Seeded(initial):
                 module = self._build_module(table.columns)
             module.check(all_rows)
-            self._before_training(module, matrix, ids, training)
+            self._before_training(module, matrix, targets, training)
         stopped = self._train(
-            module, matrix, ids, training, validation, device, generator
+            module, matrix, targets, training, validation, device, generator
         )
         with torch.device("cpu"):
             self._after_training(rows, seed)
@@ -109,8 +109,8 @@ class BaseTorchEstimator(TakesParts):
         -------
         rows : ndarray of shape (n_samples, n_features)
             Numbers, codes of categories, and NaN where a cell is missing.
-        ids : ndarray of shape (n_samples,) or None
-            What the module is to know of y: classes or targets.
+        targets : ndarray of shape (n_samples,) or None
+            What the module is to know of y: ids of classes, or numbers.
         schema : Schema
             Of the user's columns.
         """
@@ -120,11 +120,11 @@ class BaseTorchEstimator(TakesParts):
         """Return a mask or a slice of the rows to learn from."""
         return slice(None)
 
-    def _learn_table(self, X, y, rows, schema, random):
-        """Learn the table of `_reader`: from rows, or from what the user passed."""
+    def _learn_reader(self, X, y, rows, schema, random):
+        """Learn what reads rows: the table; or train the transformer that has it."""
         raise NotImplementedError
 
-    def _shuffled(self, n_samples, ids, rng):
+    def _shuffled(self, n_samples, targets, rng):
         """Return the numbers of the rows, those to validate on first."""
         return rng.permutation(n_samples)
 
@@ -132,10 +132,10 @@ class BaseTorchEstimator(TakesParts):
         """Build the module for a column layout, with fresh weights."""
         raise NotImplementedError
 
-    def _before_training(self, module, matrix, ids, training):
+    def _before_training(self, module, matrix, targets, training):
         """Prepare what depends on the rows to train on, given by their numbers."""
 
-    def _batch_sampler(self, n_samples, ids):
+    def _batch_sampler(self, n_samples, targets):
         """Choose how an epoch of training is cut into batches."""
         return EvenSplit(n_samples, self.batch_size)
 
@@ -152,7 +152,7 @@ class BaseTorchEstimator(TakesParts):
 
     # The training.
 
-    def _train(self, module, matrix, ids, training, validation, device, generator):
+    def _train(self, module, matrix, targets, training, validation, device, generator):
         """Train a module, and set the fitted attributes that tell of the training.
 
         Parameters
@@ -160,7 +160,7 @@ class BaseTorchEstimator(TakesParts):
         module : torch.nn.Module
             On the CPU.
         matrix : ndarray of shape (n_samples, n_columns), float32
-        ids : ndarray of shape (n_samples,) or None
+        targets : ndarray of shape (n_samples,) or None
         training, validation : ndarray of int or None
             The numbers of the rows to train and to validate on; None for all and none.
         device : torch.device
@@ -173,11 +173,11 @@ class BaseTorchEstimator(TakesParts):
             What cut the training short after a state worth keeping was found.
         """
         module.to(device, torch.float32)
-        x, y = _on_device(matrix, ids, training, device)
+        x, y = _on_device(matrix, targets, training, device)
         source, sampler = ResidentSource(x, y), self._batch_sampler(len(x), y)
         held_out = None
         if validation is not None:
-            rest = ResidentSource(*_on_device(matrix, ids, validation, device))
+            rest = ResidentSource(*_on_device(matrix, targets, validation, device))
             held_out = rest, EvenSplit(len(rest), self.batch_size)
         trainer = Trainer(
             module,
@@ -209,7 +209,7 @@ class BaseTorchEstimator(TakesParts):
         self.n_iter_ = len(trainer.history["loss"])
         return stopped
 
-    def _split(self, n_samples, ids, rng):
+    def _split(self, n_samples, targets, rng):
         """Return the numbers of the rows to train and to validate on."""
         if not self.early_stopping:
             return None, None
@@ -223,7 +223,7 @@ class BaseTorchEstimator(TakesParts):
                 f"{max(n_samples - n_validation, 0)} to train on. Give more rows, or "
                 "set early_stopping=False."
             )
-        order = self._shuffled(n_samples, ids, rng)
+        order = self._shuffled(n_samples, targets, rng)
         return order[n_validation:], order[:n_validation]
 
     # Inference, on a copy of the module: the fitted one is never changed.
@@ -329,11 +329,11 @@ def check_container(estimator, X, y="not used", *, reset, keep=False, **checks):
     )
 
 
-def _on_device(matrix, ids, index, device):
-    """Put rows and their ids, all or those of an index, onto the device."""
+def _on_device(matrix, targets, index, device):
+    """Put rows and their targets, all or those of an index, onto the device."""
     x, y = (
         values if values is None or index is None else values[index]
-        for values in (matrix, ids)
+        for values in (matrix, targets)
     )
     y = None if y is None else torch.from_numpy(y).to(device)
     return torch.from_numpy(x).to(device), y

@@ -12,26 +12,19 @@ from torch.nn import functional as F
 from skrepr._columns._inputs import ColumnEncoder
 from skrepr._columns._labels import check_labels, encode_classes, stratified
 from skrepr._estimators._base import BaseTorchEstimator
+from skrepr._estimators._contrastive_module import ContrastiveModule
+from skrepr._estimators._diagnosis import N_DIAGNOSED, diagnose
 from skrepr._estimators._encoding import EncodingMixin
 from skrepr._sklearn import StrOptions
 from skrepr._training._inference import evaluation, for_inference, to_tensor
 from skrepr._training._loop import TrainingError
-from skrepr._training._module import TrainableModule
 from skrepr._training._random import Seeded, may_draw
 from skrepr._training._samplers import ClassBalanced
-from skrepr._training._stacks import is_own
 from skrepr._warnings import warn_user
 from skrepr.augmentations import Augmentation
 from skrepr.auxiliaries import Auxiliary
-from skrepr.metrics import (
-    alignment,
-    effective_rank,
-    knn_accuracy,
-    linear_probe_accuracy,
-    normalized_std,
-    uniformity,
-)
-from skrepr.objectives import Objective, ObjectiveModule, Views
+from skrepr.metrics import effective_rank, knn_accuracy, normalized_std
+from skrepr.objectives import Objective, ObjectiveModule
 from skrepr.parts import check_module
 
 _HEAD_WIDTH = 128  # of the projection head
@@ -46,131 +39,9 @@ _CANDIDATES = 64  # rows among which `score` looks for a row's second view
 _GROUPS = 32  # of so many rows that `score` encodes at once
 
 
-_DIAGNOSED = 1000  # rows that diagnostics look at
-
-
 # Below these the embedding has collapsed: the effective rank over the largest that it
 # could have, and the standard deviation of codes of length 1, times sqrt(n_components).
 _MIN_RANK, _MIN_STD = 0.05, 0.1
-
-
-class ContrastiveModule(TrainableModule):
-    """An encoder, an objective for its codes of two views, and what makes the views.
-
-    The loss is the objective's, plus that of the auxiliary task on the same codes.
-    """
-
-    def __init__(self, encoder, objective, augment, auxiliary, n_components):
-        super().__init__()
-        self.encoder = encoder
-        self.objective = objective
-        self.augment = augment
-        self.auxiliary = auxiliary
-        self.n_components = n_components
-        self.shares_weights = not is_own(objective)
-
-    def views(self, batch):
-        """Make two views of every row, the second one of its partner."""
-        x, ids = batch.x, batch.index
-        partners = x
-        if batch.y is not None:
-            ids = batch.y
-            partners = x[partner(ids, batch.generator)]
-        views = [self.augment(v, batch.generator, ids) for v in (x, partners)]
-        rows = torch.cat(views)
-        return Views(
-            rows=rows,
-            originals=torch.cat([x, partners]),
-            codes=self.encoder(rows),
-            ids=ids.repeat(2),
-            pairs_only=batch.y is None,
-            progress=batch.progress,
-        )
-
-    def loss(self, batch):
-        views = self.views(batch)
-        terms = self.objective(views)
-        if self.auxiliary is not None:
-            terms = terms | self.auxiliary(views)
-        return terms
-
-    def after_step(self):
-        self.objective.after_step(self.encoder)
-
-
-@torch.no_grad()
-def diagnose(module, source, generator):
-    """Compute the metrics of the codes of rows, with those that need labels.
-
-    Parameters
-    ----------
-    module : ContrastiveModule
-    source : ResidentSource
-        Of its rows the first 1000 are looked at.
-    generator : torch.Generator
-        For the views.
-
-    Returns
-    -------
-    dict of str to float
-        NaN where the network is not finite any more.
-    """
-    first = torch.arange(min(_DIAGNOSED, len(source)), device=generator.device)
-    x, ids = source.rows(first)
-    views = [module.augment(x, generator) for _ in range(2)]
-    a, b, codes = (module.encode(v).cpu().double().numpy() for v in (*views, x))
-    finite = np.isfinite(np.concatenate([a, b, codes])).all()
-    found = {
-        "alignment": alignment(a, b) if finite else np.nan,
-        "uniformity": uniformity(codes) if finite else np.nan,
-        "effective_rank": effective_rank(codes) if finite else np.nan,
-        "normalized_std": normalized_std(codes) if finite else np.nan,
-    }
-    if ids is not None:
-        ids = ids.cpu().numpy()
-        found |= _accuracies(codes, ids if finite else np.full_like(ids, -1))
-    return found
-
-
-def _accuracies(codes, ids):
-    """Compute the metrics with labels, NaN where there are too few rows for them."""
-    _, numbers, counts = np.unique(ids, return_inverse=True, return_counts=True)
-    found = {"knn_accuracy": np.nan, "linear_probe_accuracy": np.nan}
-    usable = (ids >= 0) & (counts[numbers] > 1)
-    if len(np.unique(ids[usable])) > 1:
-        n_neighbors = min(5, usable.sum() - 1)
-        found["knn_accuracy"] = knn_accuracy(codes[usable], ids[usable], n_neighbors)
-    usable &= counts[numbers] > 3
-    if len(np.unique(ids[usable])) > 1:  # two folds: once an epoch is often
-        found["linear_probe_accuracy"] = linear_probe_accuracy(
-            codes[usable], ids[usable], cv=2
-        )
-    return found
-
-
-def partner(ids, generator):
-    """Choose for every row another one with the same id, or itself if it is alone.
-
-    Parameters
-    ----------
-    ids : torch.Tensor of shape (n,)
-    generator : torch.Generator
-
-    Returns
-    -------
-    torch.Tensor of shape (n,)
-        A permutation: every row is the partner of one.
-    """
-    n = len(ids)
-    order = torch.randperm(n, generator=generator, device=ids.device)
-    order = order[ids[order].argsort(stable=True)]
-    grouped = ids[order]
-    following = torch.arange(1, n + 1, device=ids.device)
-    is_last = grouped != grouped.roll(-1)
-    is_last[-1] = True
-    first = torch.searchsorted(grouped, grouped)
-    following = torch.where(is_last, first, following)
-    return torch.empty_like(order).scatter_(0, order, order[following])
 
 
 class ContrastiveTransformer(EncodingMixin, BaseTorchEstimator):
@@ -416,7 +287,7 @@ class ContrastiveTransformer(EncodingMixin, BaseTorchEstimator):
 
     def _warn_of_collapse(self, rows):
         """Warn if the codes of the training rows are all alike."""
-        rows = rows[np.random.default_rng(0).permutation(len(rows))[:_DIAGNOSED]]
+        rows = rows[np.random.default_rng(0).permutation(len(rows))[:N_DIAGNOSED]]
         codes = self._run("encode", rows)
         if not np.isfinite(codes).all():
             raise TrainingError(

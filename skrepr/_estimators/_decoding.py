@@ -23,8 +23,7 @@ from skrepr.likelihoods import Likelihood
 class DecodingTransformer(EncodingMixin, BaseTorchEstimator):
     """Base class of the transformers that know the way back from codes to rows.
 
-    Their module has a ``likelihood``, ``decode(z)``, and for rows of the matrix
-    ``residuals(x)``, of which those of missing cells are NaN, and ``fill(x)``.
+    Their module is a `DecodingModule`.
     """
 
     _part_kinds: dict = {
@@ -232,7 +231,7 @@ class DecodingTransformer(EncodingMixin, BaseTorchEstimator):
             return super()._trusted(rows, schema)
         return central_rows(rows, self.trim, schema.numeric)
 
-    def _learn_table(self, X, y, rows, schema, random):
+    def _learn_reader(self, X, y, rows, schema, random):
         table = Table.fit(
             rows, standardize=self.standardize, schema=schema, with_quantiles=True
         )

@@ -92,5 +92,5 @@ class EncodingMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _ids(self, rows, y):
         """Return an integer for every row, or None if the module needs no y."""
 
-    def _learn_table(self, X, y, rows, schema, random):
+    def _learn_reader(self, X, y, rows, schema, random):
         self.table_ = Table.fit(rows, standardize=self.standardize, schema=schema)

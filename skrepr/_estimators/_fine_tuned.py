@@ -87,7 +87,7 @@ class FineTunedModule(TrainableModule):
 
 
 class FineTunedClassifierModule(FineTunedModule):
-    """Outputs are the logits of the classes, y their numbers."""
+    """Outputs are the logits of the classes, y their ids."""
 
     def ids(self, y):
         return y
@@ -169,9 +169,7 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
     def _validate_params(self):
         super()._validate_params()
         transformer, is_frozen = self._source()
-        if is_frozen:
-            check_is_fitted(transformer)
-        else:
+        if not is_frozen:
             transformer._validate_params()
 
     def _source(self):
@@ -184,6 +182,8 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
                 "AutoencoderTransformer, a VAETransformer, a ContrastiveTransformer or "
                 f"a FrozenEstimator of a fitted one. Got {self.transformer!r} instead."
             )
+        if is_frozen:
+            check_is_fitted(transformer)
         return transformer, is_frozen
 
     def _read_training_rows(self, X, y):
@@ -208,7 +208,7 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
             rows, targets = rows.repeat(2, axis=0), targets.repeat(2)
         return rows, targets, schema
 
-    def _learn_table(self, X, y, rows, schema, random):
+    def _learn_reader(self, X, y, rows, schema, random):
         """Pre-train the transformer, whose table it is."""
         transformer, is_frozen = self._source()
         if is_frozen:
@@ -232,20 +232,20 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
             pretrained.n_components,
         )
 
-    def _before_training(self, module, matrix, ids, training):
+    def _before_training(self, module, matrix, targets, training):
         # A head that knew nothing would spoil the encoder before it has learned: it
         # starts from a linear model of the codes as they are.
         if training is not None:
-            matrix, ids = matrix[training], ids[training]
+            matrix, targets = matrix[training], targets[training]
         if len(matrix) > _MAX_PROBED:
             some = np.random.default_rng(0).permutation(len(matrix))[:_MAX_PROBED]
-            matrix, ids = matrix[some], ids[some]
+            matrix, targets = matrix[some], targets[some]
         transformer = self.transformer_
         codes = run(transformer.module_, "encode", matrix, transformer.device_)
         codes = codes.astype(np.float64)
         mean, std = codes.mean(axis=0), codes.std(axis=0)
         std[std == 0] = 1.0
-        module.head.start(mean, std, *self._probe((codes - mean) / std, ids))
+        module.head.start(mean, std, *self._probe((codes - mean) / std, targets))
 
     # Inference.
 

@@ -59,12 +59,12 @@ class RowGenerator(nn.Module):
         RowGenerator
         """
         generator = torch.Generator().manual_seed(seed)
-        rows = cls(latent_density.build(codes.astype(np.float64), seed))
-        matrix = rows._decode(_N_LEARNED_FROM, network, generator)
+        row_generator = cls(latent_density.build(codes.astype(np.float64), seed))
+        matrix = row_generator._decode(_N_LEARNED_FROM, network, generator)
         at = (np.arange(_N_KNOTS) + 0.5) * len(matrix) / _N_KNOTS
         quantiles = np.sort(matrix, axis=0)[at.astype(int)]
-        rows.generated = torch.from_numpy(quantiles).float()
-        return rows
+        row_generator.generated = torch.from_numpy(quantiles).float()
+        return row_generator
 
     def draw(self, n_samples, network, table, generator):
         """Generate rows.

@@ -113,7 +113,8 @@ class Scorer:
             rows = rows[rng.choice(len(rows), n_fitted, replace=False)]
         errors = self._errors(rows)
         model.fit(errors)
-        # Without holes in training there may never be any: not at any cost.
+        # After a training without holes, rows with holes may never come: they are
+        # learned of only where it is cheap, else from two rows, which say nothing.
         n_holed = 0
         if self.module.network.has_holes:
             n_holed = _N_HOLED
