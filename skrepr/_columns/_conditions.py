@@ -8,14 +8,8 @@ from skrepr._columns._messages import shortened
 from skrepr._columns._missing import is_missing
 
 _NEIGHBOURS = 0.01  # share of the training rows that stand for a given value
-
-
 _FLOAT32_ERROR = 1e-6  # relative, of a value that was rounded to float32
-
-
 _MAX_DRAWN = 1_000_000  # rows, to find some that satisfy conditions
-
-
 _MIN_BATCH, _MAX_BATCH = 1000, 100_000  # rows drawn at a time
 
 

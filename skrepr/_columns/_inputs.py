@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 _MAX_ONE_HOT_LEVELS = 16  # of a column whose levels get an input each
 
-
 # fastai's rule of thumb for the width of the vectors of n levels, 1.6 n^0.56. Its bound
 # is that of fastai's earlier rule; it holds from 459 levels on.
 _EMBEDDING_FACTOR, _EMBEDDING_EXPONENT, _MAX_EMBEDDING_WIDTH = 1.6, 0.56, 50

@@ -6,11 +6,7 @@ import numpy as np
 from scipy.special import ndtri
 
 _MAX_QUANTILES = 1000  # of a continuous column: ranks to a thousandth
-
-
 _MAX_DISCRETE_VALUES = 10_000  # distinct ones of a discrete column, which all are kept
-
-
 _MAX_SORTED_CELLS = 100_000  # of a column; ranks in a sample of them err by 0.002
 
 

@@ -11,7 +11,6 @@ from skrepr._columns._libraries import adapter, name_of
 
 _FLOATS = [np.float64, np.float32]
 
-
 # Dtypes of pandas with levels that JSON holds as strings, or as pairs of numbers.
 _LEVELS_CHANGED_BY_JSON = ("interval", "datetime", "timedelta")
 

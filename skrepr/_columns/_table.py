@@ -12,12 +12,9 @@ from skrepr._columns._schema import Schema
 # The spread that rounding alone can give to equal values, relative to their size.
 ROUNDING = 10 * np.finfo(np.float64).eps
 
-
 # A cell is brought to at most so many standard deviations from the mean: the squares of
 # it and of what networks make of it stay far from the largest float32, 3e38.
 MAX_DEVIATIONS = 1e6
-
-
 _CACHE_CELLS = 2**16  # in float64 half a megabyte, which the cache of a core holds
 
 

@@ -19,9 +19,7 @@ from skrepr._training._sources import Batch
 from skrepr._training._stacks import find_stacks
 
 _WARMUP = 0.1  # share of the steps in which the learning rate rises
-
-
-_LEAST_PATIENCE = 10  # epochs early stopping waits at least
+_MIN_PATIENCE = 10  # epochs early stopping waits at least
 
 
 def one_cycle(progress):
@@ -184,7 +182,7 @@ def train(
     module = trainer.module
     best = _Best(tol)
     if n_iter_no_change is None:
-        n_iter_no_change = max(_LEAST_PATIENCE, math.ceil(max_iter / 10))
+        n_iter_no_change = max(_MIN_PATIENCE, math.ceil(max_iter / 10))
     n_steps = max_iter * len(sampler)
     stopped: BaseException | None = None
     with (

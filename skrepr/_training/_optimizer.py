@@ -10,7 +10,6 @@ from skrepr._training._threads import one_thread
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # of Adam
 
-
 # Weights times rows of a step below which more threads cost torch more than they give.
 _WORTH_THREADS = 2**21
 

@@ -31,7 +31,6 @@ _HOOKS = (
     "_post_accumulate_grad_hooks",
 )
 
-
 _aten = torch.ops.aten
 
 

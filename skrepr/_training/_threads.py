@@ -7,14 +7,8 @@ import numpy as np
 import torch
 
 _lock = threading.Lock()
-
-
 _limited = threading.local()  # whether this thread is inside a block of `one_thread`
-
-
 _n_limited = 0  # threads that are
-
-
 _threads_outside = 1  # torch's threads before the first of them was
 
 

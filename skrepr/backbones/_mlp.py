@@ -18,10 +18,7 @@ _ACTIVATIONS = {
     "tanh": nn.Tanh,
 }
 
-
 _MIN_WIDTH = 128  # of the hidden layers of "auto"
-
-
 _NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 
 

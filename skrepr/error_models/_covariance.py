@@ -13,8 +13,6 @@ from skrepr.error_models._holes import AdjustedForHoles, RelativeSums
 
 # Of rows with holes.
 _MAX_CELLS = 2**20  # of the matrices of patterns that are computed at once
-
-
 _NO_CORRELATIONS = 0.999  # shrinkage that leaves none
 
 

@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from skrepr.likelihoods._base import SCALE_GAIN, Likelihood, LikelihoodModule
 
-_LEAST_MEAN, _MOST_LOG_MEAN = 1e-3, 30.0  # of counts
-
-
+_MIN_MEAN = 1e-3  # of a column of counts, whose logarithm the network starts from
+_MAX_LOG_MEAN = 30.0  # of counts: keeps exp and its gradient finite in float32
 _LOG_R_RANGE = (math.log(1e-3), math.log(1e3))  # lgamma is exact enough in float32
 
 
@@ -69,7 +68,7 @@ class _Counts(LikelihoodModule):
 
     center: torch.Tensor
     scale: torch.Tensor
-    log_typical: torch.Tensor
+    log_column_mean: torch.Tensor
     kind = ""
 
     def __init__(self, columns):
@@ -78,9 +77,11 @@ class _Counts(LikelihoodModule):
         self.names = columns.names
         self.register_buffer("center", torch.as_tensor(columns.center).float())
         self.register_buffer("scale", torch.as_tensor(columns.scale).float())
-        typical = columns.mean * columns.scale + columns.center
-        log_typical = np.log(np.maximum(typical, _LEAST_MEAN))
-        self.register_buffer("log_typical", torch.as_tensor(log_typical).float())
+        column_mean = columns.mean * columns.scale + columns.center
+        log_column_mean = np.log(np.maximum(column_mean, _MIN_MEAN))
+        self.register_buffer(
+            "log_column_mean", torch.as_tensor(log_column_mean).float()
+        )
         # What rounding to float32 may have done to a count.
         self.tolerance = 1e-6 * (1 + np.abs(columns.center) + 10 * columns.scale)
 
@@ -104,7 +105,7 @@ class _Counts(LikelihoodModule):
         return torch.addcmul(self.center, x, self.scale).round().clamp(min=0)
 
     def _log_mean(self, output):
-        return (output + self.log_typical).clamp(max=_MOST_LOG_MEAN)
+        return (output + self.log_column_mean).clamp(max=_MAX_LOG_MEAN)
 
     def mean(self, output):
         return (self._log_mean(output).exp() - self.center) / self.scale

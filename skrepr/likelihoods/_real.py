@@ -14,11 +14,10 @@ from skrepr.likelihoods._base import SCALE_GAIN, Likelihood, LikelihoodModule
 # A noise scale below a thousandth of a column's standard deviation is not told from
 # rounding; without a floor a perfect reconstruction has an infinite density.
 _MIN_LOG_SCALE = math.log(1e-3)
-
-
 _MIN_LOG_SCALE_OF_ONE = math.log(1e-2)  # of a scale of a single column
 
-
+# Of Student's t: from a Cauchy distribution to one that is nearly normal, from a start
+# with heavy tails.
 _DF_RANGE, _FIRST_DF = (1.0, 100.0), 5.0
 
 

@@ -138,8 +138,8 @@ class _OfProjections(ObjectiveModule):
 class _Temperature(nn.Module):
     """The number that divides similarities, fixed or learned.
 
-    What is learned is its logarithm. It is brought back to the least temperature after
-    a step that went below, and never has a slope of 0: it can always rise again.
+    What is learned is its logarithm. It is brought back to the smallest temperature
+    after a step that went below, and never has a slope of 0: it can always rise again.
     """
 
     def __init__(self, part):
@@ -148,7 +148,7 @@ class _Temperature(nn.Module):
         self.is_learned = part.learn_temperature
         if self.is_learned:
             self.logarithm = nn.Parameter(torch.tensor(float(part.temperature)).log())
-            self.least = math.log(part.min_temperature)
+            self.min_logarithm = math.log(part.min_temperature)
 
     def forward(self):
         return self.logarithm.exp() if self.is_learned else self.fixed
@@ -156,7 +156,7 @@ class _Temperature(nn.Module):
     @torch.no_grad()
     def after_step(self):
         if self.is_learned:
-            self.logarithm.clamp_(min=self.least)
+            self.logarithm.clamp_(min=self.min_logarithm)
 
 
 class _HasTemperature(Objective):

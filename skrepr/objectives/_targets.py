@@ -270,8 +270,8 @@ class _BYOL(ObjectiveModule):
         return {"byol": prediction(predictions, self.target(views.rows))}
 
     def after_step(self, encoder):
-        rest = (1 - self.momentum) * (1 + torch.cos(torch.pi * self.progress)) / 2
-        self.target.follow(encoder, self.head, 1 - rest)
+        step = (1 - self.momentum) * (1 + torch.cos(torch.pi * self.progress)) / 2
+        self.target.follow(encoder, self.head, 1 - step)
 
 
 class SimSiam(Objective, name="simsiam"):

@@ -39,12 +39,12 @@ def triplet(z, ids, margin, mining="semi_hard"):
     """
     z, n = F.normalize(z, dim=1), len(z)
     n_positives, n_negatives = _counts(ids)
-    most = int(n_positives.max())
+    max_positives = int(n_positives.max())
 
     def losses(block, z):
         positive, negative = _positives_and_negatives(ids, block)
         squares = _square_distances(z, block)
-        return _MINING[mining](squares, positive, negative, margin, most)
+        return _MINING[mining](squares, positive, negative, margin, max_positives)
 
     n_triplets = {
         "all": n_positives * n_negatives,
@@ -56,33 +56,34 @@ def triplet(z, ids, margin, mining="semi_hard"):
 
 # The triplets of anchors, summed for each: `squares` (n_anchors, n_views) are d², of
 # which `positive` and `negative` say whose they are; no anchor has more positives than
-# `most`. Positives are sorted, and ranks count among them; where there are fewer, they
-# end with infinities. No triplet is ever written down: a negative knows by its rank
-# which positives are nearer, and all of one rank are counted or compared at once.
+# `max_positives`. Positives are sorted, and ranks count among them; where there are
+# fewer, they end with infinities. No triplet is ever written down: a negative knows by
+# its rank which positives are nearer, and all of one rank are counted or compared at
+# once.
 
 
-def _sorted_positives(squares, positive, most):
+def _sorted_positives(squares, positive, max_positives):
     squares = squares.masked_fill(~positive, torch.inf)
-    return squares.topk(most, dim=1, largest=False).values
+    return squares.topk(max_positives, dim=1, largest=False).values
 
 
-def _all_triplets(squares, positive, negative, margin, most):
-    near = _sorted_positives(squares, positive, most)
+def _all_triplets(squares, positive, negative, margin, max_positives):
+    near = _sorted_positives(squares, positive, max_positives)
     # The triplets above 0 have positives of this rank or higher.
     ranks = torch.searchsorted(near.detach(), squares.detach() - margin, right=True)
-    n_of_rank = torch.zeros_like(squares[:, : most + 1])
+    n_of_rank = torch.zeros_like(squares[:, : max_positives + 1])
     n_of_rank.scatter_add_(1, ranks, negative.to(squares.dtype))
-    per_positive = n_of_rank.cumsum(1)[:, :most]
+    per_positive = n_of_rank.cumsum(1)[:, :max_positives]
     per_negative = (positive.sum(1, keepdim=True) - ranks) * negative
     near = torch.where(near.isfinite(), near + margin, 0.0)
     return (per_positive * near).sum(1) - (per_negative * squares).sum(1)
 
 
-def _semi_hard_triplets(squares, positive, negative, margin, most):
-    near = _sorted_positives(squares, positive, most)
+def _semi_hard_triplets(squares, positive, negative, margin, max_positives):
+    near = _sorted_positives(squares, positive, max_positives)
     ranks = torch.searchsorted(near.detach(), squares.detach())
     far = squares.masked_fill(~negative, torch.inf)
-    nearest = torch.full_like(squares[:, : most + 1], torch.inf)
+    nearest = torch.full_like(squares[:, : max_positives + 1], torch.inf)
     nearest = nearest.scatter_reduce(1, ranks, far, "amin")
     farther = nearest[:, 1:].flip(1).cummin(1).values.flip(1)
     farthest = squares.masked_fill(~negative, -torch.inf).amax(1, keepdim=True)
@@ -91,7 +92,7 @@ def _semi_hard_triplets(squares, positive, negative, margin, most):
     return torch.where(exists, F.relu(near - far + margin), 0.0).sum(1)
 
 
-def _hard_triplets(squares, positive, negative, margin, most):
+def _hard_triplets(squares, positive, negative, margin, max_positives):
     near = squares.masked_fill(~positive, -torch.inf).amax(1)
     far = squares.masked_fill(~negative, torch.inf).amin(1)
     exists = near.isfinite() & far.isfinite()
