@@ -307,7 +307,7 @@ def test_another_round_of_filling_changes_little():
     ae = make(augmentation=None, max_iter=100).fit(whole)
     once = ae._run("fill", X)
     assert not np.isnan(once).any()
-    ae.module_.holey[:] = True  # one round
+    ae.module_.had_holes[:] = True  # one round
     first = ae._run("fill", X)
     last = np.abs(once - first)[np.isnan(X)].mean()
     assert 0 < last < np.abs(first)[np.isnan(X)].mean()

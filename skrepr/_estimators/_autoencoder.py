@@ -15,10 +15,8 @@ from skrepr.likelihoods._joint import build_likelihood
 from skrepr.parts import check_module
 from skrepr.penalties import EncodedBatch, Penalty
 
-_MOST_HIDDEN = 0.5  # share of a row's cells that the encoder misses besides its holes
-
-
-_N_ROUNDS = 5  # of filling holes where the encoder has not learned to do without
+_MAX_HIDDEN = 0.5  # share of a row's cells that are hidden from the encoder in training
+_N_FILLINGS = 5  # fixed-point iterations to fill cells never missing in training
 
 
 class AutoencoderModule(DecodingModule):
@@ -32,7 +30,7 @@ class AutoencoderModule(DecodingModule):
 
     encoder: ColumnEncoder
     varies: torch.Tensor
-    holey: torch.Tensor
+    had_holes: torch.Tensor
 
     def __init__(self, encoder, decoder, likelihood, augment, penalty, columns, k):
         super().__init__(encoder, decoder, likelihood)
@@ -43,7 +41,7 @@ class AutoencoderModule(DecodingModule):
         self.register_buffer("varies", torch.as_tensor(columns.varies))
         self.n_varying = max(1, int(columns.varies.sum()))
         self.has_holes = bool(columns.missing.any())
-        self.register_buffer("holey", torch.as_tensor(columns.missing))
+        self.register_buffer("had_holes", torch.as_tensor(columns.missing))
 
     def augmented(self, x, generator):
         """Return rows x as the encoder sees them in training."""
@@ -67,13 +65,13 @@ class AutoencoderModule(DecodingModule):
 
     def _hide(self, x, noisy, generator):
         """Hide cells of x; if rows are also changed in other ways, of one in two."""
-        rate = x.new_empty(len(x), 1).uniform_(0, _MOST_HIDDEN, generator=generator)
+        rate = x.new_empty(len(x), 1).uniform_(0, _MAX_HIDDEN, generator=generator)
         hidden = torch.empty_like(x).uniform_(generator=generator) < rate
-        lacking = x.masked_fill(hidden & self.holey, torch.nan)
+        with_holes = x.masked_fill(hidden & self.had_holes, torch.nan)
         if self.augment is None:
-            return lacking
+            return with_holes
         chosen = torch.empty_like(rate).uniform_(generator=generator) < 0.5
-        return torch.where(chosen, lacking, noisy)
+        return torch.where(chosen, with_holes, noisy)
 
     def by_hand(self):
         is_plain = self.encoder.is_plain and self.penalty is None
@@ -83,14 +81,14 @@ class AutoencoderModule(DecodingModule):
     def fill(self, x):
         """Return x with its reconstruction where it is missing."""
         holes = x.isnan()
-        # What the encoder has learned to miss it reads as missing. Other holes it reads
-        # as what the last round has put there.
-        unknown = holes & ~self.holey
-        seen = x
-        for _ in range(_N_ROUNDS if unknown.any() else 1):
-            known = torch.where(self.varies, self.decode(self.encode(seen)), 0.0)
-            seen = torch.where(unknown, known, x)
-        return torch.where(holes, known, x)
+        # The encoder has learned to do without cells of columns that had holes in
+        # training. In other columns it reads what the last iteration has filled in.
+        to_fill = holes & ~self.had_holes
+        filled = x
+        for _ in range(_N_FILLINGS if to_fill.any() else 1):
+            expected = torch.where(self.varies, self.decode(self.encode(filled)), 0.0)
+            filled = torch.where(to_fill, expected, x)
+        return torch.where(holes, expected, x)
 
 
 class AutoencoderTransformer(DecodingTransformer):

@@ -177,8 +177,8 @@ class BaseTorchEstimator(TakesParts):
         source, sampler = ResidentSource(x, y), self._batch_sampler(len(x), y)
         held_out = None
         if validation is not None:
-            rest = ResidentSource(*_on_device(matrix, targets, validation, device))
-            held_out = rest, EvenSplit(len(rest), self.batch_size)
+            x, y = _on_device(matrix, targets, validation, device)
+            held_out = ResidentSource(x, y), EvenSplit(len(x), self.batch_size)
         trainer = Trainer(
             module,
             generator,

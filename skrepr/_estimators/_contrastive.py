@@ -28,16 +28,9 @@ from skrepr.objectives import Objective, ObjectiveModule
 from skrepr.parts import check_module
 
 _HEAD_WIDTH = 128  # of the projection head
-
-
 _TIE = 1e-6  # cosine similarities that differ by less are equal
-
-
 _CANDIDATES = 64  # rows among which `score` looks for a row's second view
-
-
 _GROUPS = 32  # of so many rows that `score` encodes at once
-
 
 # Below these the embedding has collapsed: the effective rank over the largest that it
 # could have, and the standard deviation of codes of length 1, times sqrt(n_components).

@@ -236,8 +236,8 @@ class DecodingTransformer(EncodingMixin, BaseTorchEstimator):
             rows, standardize=self.standardize, schema=schema, with_quantiles=True
         )
         linear = table.linear.copy()
-        for likelihood, which in self._part("likelihood").groups(table.columns):
-            linear[which] = likelihood.in_user_units
+        for likelihood, positions in self._part("likelihood").groups(table.columns):
+            linear[positions] = likelihood.in_user_units
         self.table_ = table.with_linear(linear) if linear.any() else table
 
     def _encode_some(self, rows, seed):

@@ -238,8 +238,8 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
         if training is not None:
             matrix, targets = matrix[training], targets[training]
         if len(matrix) > _MAX_PROBED:
-            some = np.random.default_rng(0).permutation(len(matrix))[:_MAX_PROBED]
-            matrix, targets = matrix[some], targets[some]
+            chosen = np.random.default_rng(0).permutation(len(matrix))[:_MAX_PROBED]
+            matrix, targets = matrix[chosen], targets[chosen]
         transformer = self.transformer_
         codes = run(transformer.module_, "encode", matrix, transformer.device_)
         codes = codes.astype(np.float64)

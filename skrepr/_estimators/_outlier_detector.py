@@ -25,11 +25,7 @@ from skrepr._sklearn import (
 )
 
 _N_FOLDS = 5  # of the cross-validation that shows whether training scores mislead
-
-
 _ENOUGH_SCORES = 500  # held out, after which no other fold is fitted
-
-
 _MAX_ALARMS = 0.015  # share of held-out rows flagged if training scores do not mislead
 
 

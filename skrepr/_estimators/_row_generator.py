@@ -8,8 +8,6 @@ from skrepr._columns._quantiles import ranks
 from skrepr._training._inference import run
 
 _N_LEARNED_FROM = 10_000  # generated rows whose distribution is learned
-
-
 _N_KNOTS = 1000  # quantiles of a generated column
 
 

@@ -8,23 +8,11 @@ from skrepr._estimators._base import NEVER_SEEN
 from skrepr._training._inference import run
 
 _N_FITTED = 10_000  # rows that an error model learns from; or twice its dimension
-
-
 _N_HOLED = 1000  # rows that holes are made in, to learn what holes do to scores
-
-
 _N_HOLED_IF_WHOLE = 300  # the same if no training row had holes
-
-
 _MAX_DIMENSION = 200  # largest one for which holes are made if training had none
-
-
 _MAX_HOLES = 0.8  # share of a row's cells that are made holes
-
-
 _MIN_PATTERNS = 16  # of holes
-
-
 _PATTERN_OPERATIONS = 2**27  # for all patterns; each one inverts a matrix
 
 

@@ -15,8 +15,6 @@ from skrepr.likelihoods._joint import build_likelihood
 from skrepr.metrics import active_units
 
 _MIN_STEPS = 500  # of a training that may be said to have collapsed
-
-
 _MAX_COMPLETED = 1000  # rows whose completions are in memory at a time
 
 

@@ -11,14 +11,8 @@ from skrepr._training._module import DecodingModule
 from skrepr._training._stacks import is_own
 
 _LOG_VARIANCE_RANGE = (-12.0, 6.0)  # keeps exp and its gradient finite
-
-
 _N_FILLINGS = 5  # fixed-point iterations to fill cells never missing in training
-
-
 _MAX_DRAWS = 2**16  # of codes, for all rows of a batch together
-
-
 N_COMPLETIONS = 16  # of a row with holes
 
 
@@ -107,10 +101,11 @@ class VAEModule(DecodingModule):
         return weight * kl.clamp(min=self.free_bits).sum()
 
     def _hide(self, x, generator):
+        """Hide one category, on average, of every second row."""
         n, k = len(x), len(self.categorical)
-        some = torch.rand(n, 1, generator=generator, device=x.device) < 0.5
-        which = torch.rand(n, k, generator=generator, device=x.device) < 1 / k
-        cells = x[:, self.categorical].masked_fill(some & which, torch.nan)
+        row = torch.rand(n, 1, generator=generator, device=x.device) < 0.5
+        cell = torch.rand(n, k, generator=generator, device=x.device) < 1 / k
+        cells = x[:, self.categorical].masked_fill(row & cell, torch.nan)
         return x.index_copy(1, self.categorical, cells)
 
     def by_hand(self):
@@ -127,8 +122,8 @@ class VAEModule(DecodingModule):
         each weighted by its share in the likelihood of the observed cells.
         """
         log_weights, _, output = self._log_weights(x, self.posterior(x), self.noise)
-        known = self.likelihood.average(output, log_weights.softmax(0))
-        return torch.where(x.isnan(), known, x)
+        expected = self.likelihood.average(output, log_weights.softmax(0))
+        return torch.where(x.isnan(), expected, x)
 
     def redraw(self, x, generator):
         """Return rows x with each category drawn again, given the rest of its row."""

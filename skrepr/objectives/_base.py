@@ -119,8 +119,8 @@ class ObjectiveModule(nn.Module):
 class _OfProjections(ObjectiveModule):
     """A loss of the projections of all views and their ids.
 
-    It is an attribute of the class: the engine leaves modules alone that have functions
-    of their own.
+    The loss is an attribute of the class. As one of the instance it would be taken for
+    a method that a user has put there, and the module left to autograd.
     """
 
     loss: Callable
