@@ -9,6 +9,8 @@ from skrepr._columns._columns import Columns
 from skrepr._columns._quantiles import Quantiles
 from skrepr._columns._schema import Schema
 
+NEVER_SEEN = 36.0  # squared error of another value in a column that was constant
+
 # The spread that rounding alone can give to equal values, relative to their size.
 ROUNDING = 10 * np.finfo(np.float64).eps
 

@@ -308,7 +308,7 @@ class AutoencoderTransformer(DecodingTransformer):
         self.error_model_ = check_module(error_model, ErrorModelModule, part)
 
     def _after_training(self, rows, seed):
-        self._learn_to_generate(self._encode_some(rows, seed), seed)
+        self._learn_to_generate(self._sampled_codes(rows, seed), seed)
         self._scorer.fit(rows, np.random.default_rng(seed))
 
     @property

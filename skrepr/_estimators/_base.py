@@ -23,8 +23,6 @@ from skrepr._training._samplers import EvenSplit
 from skrepr._training._sources import ResidentSource
 from skrepr.parts import TakesParts
 
-NEVER_SEEN = 36.0  # squared error of another value in a column that was constant
-
 
 class BaseTorchEstimator(TakesParts):
     """Base class of whatever trains a torch module: the one fit, and inference."""

@@ -9,9 +9,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from skrepr._columns._conditions import Condition, draw_until
-from skrepr._columns._table import Table
+from skrepr._columns._table import NEVER_SEEN, Table
 from skrepr._columns._trimming import central_rows
-from skrepr._estimators._base import NEVER_SEEN, BaseTorchEstimator
+from skrepr._estimators._base import BaseTorchEstimator
 from skrepr._estimators._encoding import EncodingMixin
 from skrepr._estimators._row_generator import RowGenerator
 from skrepr._sklearn import Interval
@@ -240,7 +240,7 @@ class DecodingTransformer(EncodingMixin, BaseTorchEstimator):
             linear[positions] = likelihood.in_user_units
         self.table_ = table.with_linear(linear) if linear.any() else table
 
-    def _encode_some(self, rows, seed):
+    def _sampled_codes(self, rows, seed):
         """Return the codes of the rows that the generator is to learn from."""
         if len(rows) > MAX_CODES:
             rng = np.random.default_rng(seed)

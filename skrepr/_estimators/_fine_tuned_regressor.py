@@ -13,7 +13,7 @@ from skrepr._sklearn import StrOptions
 _MAX_TARGET = 1e150  # its square is a float64
 _DECAY = 0.45  # with weight_decay="auto" a step's decay is 0.45 / n_rows at its peak
 _MIN_RATE = 3e-4  # learning rate below which steps decay less, as they learn less
-_MIN_ROWS = 50  # that fewer rows count as
+_MIN_ROWS = 50  # fewer count as many: their decay would leave nothing of the weights
 
 
 class FineTunedRegressor(RegressorMixin, BaseFineTuned):

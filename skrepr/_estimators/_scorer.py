@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skrepr._estimators._base import NEVER_SEEN
+from skrepr._columns._table import NEVER_SEEN
 from skrepr._training._inference import run
 
 _N_FITTED = 10_000  # rows that an error model learns from; or twice its dimension

@@ -395,7 +395,7 @@ class VAETransformer(DecodingTransformer):
         return float(self.log_likelihood(X).mean())
 
     def _after_training(self, rows, seed):
-        codes = self._encode_some(rows, seed)
+        codes = self._sampled_codes(rows, seed)
         self._learn_to_generate(codes, seed)
         self.active_units_ = active_units(codes)
         n_steps = self.n_iter_ * max(1, len(rows) // self.batch_size)
