@@ -23,7 +23,9 @@ from skrepr.objectives._blocks import (
     _positives_and_negatives,
 )
 
-_LEAST_FAST_TEMPERATURE = 0.025  # exp(-2 / 0.025) is still a float32
+# The temperature from which on all logits may be shifted alike before the exponential:
+# they differ by 2 / 0.025 at most, and exp(-80) is a float32.
+_MIN_SHARED_SHIFT = 0.025
 
 
 def nt_xent(a, b, temperature, ids=None):
@@ -47,65 +49,73 @@ def nt_xent(a, b, temperature, ids=None):
     torch.Tensor
         A 0-d tensor.
     """
-    n, z = len(a), F.normalize(torch.cat([a, b]), dim=1)
-    is_number = not isinstance(temperature, torch.Tensor)  # without derivative
-    if ids is None and is_number and temperature >= _LEAST_FAST_TEMPERATURE:
-        return _FastNTXent.apply(z, temperature)
-    ids = torch.arange(n, device=z.device) if ids is None else ids
-    ids, partners = ids.repeat(2), torch.arange(2 * n, device=z.device).roll(n)
-
-    def cross_entropies(block, z, temperature):
-        logits, partner = (z[block] / temperature) @ z.T, partners[block]
-        same = ids[block, None] == ids
-        same.scatter_(1, partner[:, None], False)
-        logits = logits.masked_fill(same, -torch.inf)
-        return F.cross_entropy(logits, partner, reduction="none")
-
-    return _per_anchor(cross_entropies, 2 * n, 2 * n, z, temperature).mean()
+    ids = None if ids is None else ids.repeat(2)
+    return _NTXentLoss.apply(F.normalize(torch.cat([a, b]), dim=1), temperature, ids)
 
 
-def _nt_xent_and_slope(z, temperature):
+def _nt_xent_and_slope(z, temperature, ids):
     """Compute the NT-Xent loss of 2n normalised views and its derivative by them.
 
-    No similarity exceeds 1, so that 1 / temperature may be subtracted from all logits
-    before the exponential, instead of the maximum of each row, as long as the least
-    logit, -2 / temperature then, does not underflow.
+    Logits are shifted before the exponential, by 1 / temperature, which none exceeds,
+    or at low temperatures by the largest of their row.
     """
-    scaled, partners = z / temperature, z.roll(len(z) // 2, 0)
-    blocks = _blocks(len(z), len(z))
+    n, n_views = len(z) // 2, len(z)
+    scaled, partners = z / temperature, z.roll(n, 0)
+    is_shared = bool(temperature >= _MIN_SHARED_SHIFT)
+    blocks = _blocks(n_views, n_views)
 
     def exponentials(block):
-        cells = matmul(scaled[block], z.T).sub_(1 / temperature).exp_()
-        cells.diagonal(block.start).zero_()
-        return cells
+        logits = matmul(scaled[block], z.T)
+        if ids is None:
+            logits.diagonal(block.start).fill_(-torch.inf)
+        else:
+            partner = torch.arange(block.start, block.stop, device=z.device) + n
+            left_out = ids[block, None] == ids
+            left_out.scatter_(1, partner[:, None] % n_views, False)
+            logits.masked_fill_(left_out, -torch.inf)
+        shift = 1 / temperature if is_shared else logits.amax(1, keepdim=True)
+        return logits.sub_(shift).exp_(), shift
 
-    sums, slope = z.new_empty(len(z)), torch.empty_like(z)
+    sums, shifts = z.new_empty(2, n_views, 1)
+    slope = torch.zeros_like(z)
     for block in blocks:
-        cells = exponentials(block)
-        sums[block] = cells.sum(1)
+        cells, shifts[block] = exponentials(block)
+        sums[block] = cells.sum(1, keepdim=True)
     weights = 1 / sums
     for block in blocks:
         if len(blocks) > 1:
-            cells = exponentials(block)
+            cells, _ = exponentials(block)
         # A logit has its weight in the softmax of its row and in that of its column.
-        slope[block] = matmul(cells.mul_(weights[block, None] + weights), z)
-    slope.sub_(partners, alpha=2).div_(len(z) * temperature)
-    loss = (sums.log().sum() - (scaled * partners).sum()) / len(z) + 1 / temperature
-    return loss, slope
+        if is_shared:
+            slope[block] = matmul(cells.mul_(weights[block] + weights.T), z)
+        else:
+            cells.mul_(weights[block])
+            slope[block] += matmul(cells, z)
+            slope += matmul(cells.T, z[block])
+    slope.sub_(partners, alpha=2).div_(n_views * temperature)
+    positives = (scaled * partners).sum(1, keepdim=True)
+    return (sums.log() + shifts - positives).mean(), slope
 
 
-class _FastNTXent(torch.autograd.Function):
+class _NTXentLoss(torch.autograd.Function):
     """NT-Xent of normalised views as one node of the autograd graph."""
 
     @staticmethod
-    def forward(ctx, z, temperature):
-        loss, ctx.slope = _nt_xent_and_slope(z, temperature)
+    def forward(ctx, z, temperature, ids):
+        loss, ctx.slope = _nt_xent_and_slope(z, temperature, ids)
+        ctx.by_temperature = None
+        if ctx.needs_input_grad[1]:
+            # The loss depends on products of two views, over the temperature.
+            ctx.by_temperature = -(z * ctx.slope).sum() / (2 * temperature)
         return loss
 
     @staticmethod
     def backward(ctx, slope):
         refuse_second_derivatives()
-        return ctx.slope * slope, None
+        by_temperature = ctx.by_temperature
+        if by_temperature is not None:
+            by_temperature = by_temperature * slope
+        return ctx.slope * slope, by_temperature, None
 
 
 def sup_con(z, ids, temperature):
