@@ -42,7 +42,7 @@ from skrepr.objectives import (
     triplet,
     vicreg,
 )
-from skrepr.objectives._targets import _NOBODY
+from skrepr.objectives._targets import NOBODY
 
 # Ids of n rows: each its own, classes, classes with unlabelled rows and a singleton.
 IDS = {
@@ -181,14 +181,14 @@ def test_the_derivatives_of_nt_xent_are_those_of_its_definition(temperature):
 def test_moco_is_a_naive_double_loop(ids):
     queries, keys = views()
     queue = nn.functional.normalize(draw(6, 5, seed=1))
-    queue_ids = torch.tensor([0, 1, 8, _NOBODY, 2, 20])
+    queue_ids = torch.tensor([0, 1, 8, NOBODY, 2, 20])
     q, k, expected = unit(queries), unit(keys), []
     for i in range(7):
         positive = math.exp(q[i] @ k[i] / 0.3)
         rest = sum(
             math.exp(q[i] @ key.numpy() / 0.3)
             for key, other in zip(queue, queue_ids, strict=True)
-            if other not in (ids[i], _NOBODY)
+            if other not in (ids[i], NOBODY)
         )
         expected.append(-math.log(positive / (positive + rest)))
     found = moco(queries, keys, torch.tensor(ids), queue, queue_ids, 0.3)
@@ -808,7 +808,7 @@ def test_the_queue_holds_the_newest_keys_whatever_the_sizes(queue_size):
         module(given)
         keys += [*nn.functional.normalize(module.target(given.rows))]
         ids += given.ids.tolist()
-        filled = module.queue_ids != _NOBODY
+        filled = module.queue_ids != NOBODY
         newest = ids[-queue_size:]
         assert sorted(module.queue_ids[filled].tolist()) == sorted(newest)
         oldest_first = (module.position + torch.arange(queue_size)) % queue_size

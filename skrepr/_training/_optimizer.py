@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import nn
 
-from skrepr._training._stacks import Stack, _matrix
+from skrepr._training._stacks import Stack, joint_matrix
 from skrepr._training._threads import one_thread
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # of Adam
@@ -47,7 +47,7 @@ class Parameters:
         self._alone = [p for p in trainable if id(p) not in taken]
         self._size = sum(p.numel() for p in trainable)
         if networks:
-            self._vector, values = _in_one([_matrix(layer) for layer in joint])
+            self._vector, values = _in_one([joint_matrix(layer) for layer in joint])
             self._gradient, gradients = _in_one([torch.zeros_like(v) for v in values])
             for layer, value in zip(joint, values, strict=True):
                 layer.weight.data, layer.bias.data = value[:, :-1], value[:, -1]

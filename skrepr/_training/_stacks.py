@@ -397,7 +397,7 @@ class _Node(torch.autograd.Function):
         return None if slope is None else slope.clone(), None, None
 
 
-def _matrix(layer):
+def joint_matrix(layer):
     """Join weights (n_outputs, n_inputs) and biases (n_outputs,) of a linear map."""
     return torch.cat([layer.weight.detach(), layer.bias.detach()[:, None]], dim=1)
 
@@ -412,4 +412,4 @@ def for_evaluation(module):
     """
     for layers in find_stacks(module):
         linear = [layer for layer in layers if type(layer) is nn.Linear]
-        Stack(layers, list(map(_matrix, linear)))
+        Stack(layers, list(map(joint_matrix, linear)))

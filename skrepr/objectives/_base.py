@@ -116,7 +116,7 @@ class ObjectiveModule(nn.Module):
         """
 
 
-class _OfProjections(ObjectiveModule):
+class ProjectionLoss(ObjectiveModule):
     """A loss of the projections of all views and their ids.
 
     The loss is an attribute of the class. As one of the instance it would be taken for
@@ -135,7 +135,7 @@ class _OfProjections(ObjectiveModule):
         return {self.loss.__name__: self.loss(z, views.ids, **self.options)}
 
 
-class _Temperature(nn.Module):
+class Temperature(nn.Module):
     """The number that divides similarities, fixed or learned.
 
     What is learned is its logarithm. It is brought back to the smallest temperature
@@ -159,7 +159,7 @@ class _Temperature(nn.Module):
             self.logarithm.clamp_(min=self.min_logarithm)
 
 
-class _HasTemperature(Objective):
+class TemperatureObjective(Objective):
     _parameter_constraints: dict = {
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "learn_temperature": ["boolean"],

@@ -12,12 +12,12 @@ _CELLS = 2**20  # of the matrices of pairs that are in memory at a time
 # matrices only a block of rows is in memory at a time, forwards and backwards.
 
 
-def _blocks(n_anchors, n_others):
+def pair_blocks(n_anchors, n_others):
     """Split the anchors so that a block has at most `_CELLS` pairs, but one row."""
     return blocks(n_anchors, n_others, _CELLS)
 
 
-def _per_anchor(function, n_anchors, n_others, *tensors):
+def per_anchor(function, n_anchors, n_others, *tensors):
     """Compute a value for every anchor, a block of anchors at a time.
 
     Parameters
@@ -33,7 +33,7 @@ def _per_anchor(function, n_anchors, n_others, *tensors):
     -------
     torch.Tensor of shape (n_anchors,)
     """
-    slices = _blocks(n_anchors, n_others)
+    slices = pair_blocks(n_anchors, n_others)
     if len(slices) == 1:
         return function(slices[0], *tensors)
     return _InBlocks.apply(function, slices, *tensors)
@@ -72,7 +72,7 @@ class _InBlocks(torch.autograd.Function):
         return None, None, *(next(found) if is_needed else None for is_needed in needed)
 
 
-def _positives_and_negatives(ids, block):
+def positives_and_negatives(ids, block):
     """Tell which views are positives and which are negatives of a block of anchors.
 
     Parameters
@@ -91,22 +91,22 @@ def _positives_and_negatives(ids, block):
     return positive, negative
 
 
-def _counts(ids):
+def pair_counts(ids):
     """Count the positives and the negatives of every view."""
     _, position, n_same = ids.unique(return_inverse=True, return_counts=True)
     n_same = n_same[position]
     return n_same - 1, len(ids) - n_same
 
 
-def _square_distances(z, block):
+def square_distances(z, block):
     """Compute d² between a block of the normalised rows of z and all of them."""
     return 2 - 2 * z[block] @ z.T
 
 
-def _distances(z, block):
+def pair_distances(z, block):
     """Compute d between a block of the normalised rows of z and all of them.
 
     Below what rounding leaves of d² there is no distance to tell and no slope: that of
     the square root would be infinite at 0.
     """
-    return _square_distances(z, block).clamp(min=torch.finfo(z.dtype).eps).sqrt()
+    return square_distances(z, block).clamp(min=torch.finfo(z.dtype).eps).sqrt()

@@ -11,16 +11,16 @@ from skrepr._training._threads import matmul
 from skrepr.objectives._base import (
     Objective,
     ObjectiveModule,
-    _HasTemperature,
-    _OfProjections,
-    _Temperature,
+    ProjectionLoss,
+    Temperature,
+    TemperatureObjective,
 )
 from skrepr.objectives._blocks import (
-    _blocks,
-    _counts,
-    _distances,
-    _per_anchor,
-    _positives_and_negatives,
+    pair_blocks,
+    pair_counts,
+    pair_distances,
+    per_anchor,
+    positives_and_negatives,
 )
 
 # The temperature from which on all logits may be shifted alike before the exponential:
@@ -62,7 +62,7 @@ def _nt_xent_and_slope(z, temperature, ids):
     n, n_views = len(z) // 2, len(z)
     scaled, partners = z / temperature, z.roll(n, 0)
     is_shared = bool(temperature >= _MIN_SHARED_SHIFT)
-    blocks = _blocks(n_views, n_views)
+    blocks = pair_blocks(n_views, n_views)
 
     def exponentials(block):
         logits = matmul(scaled[block], z.T)
@@ -137,17 +137,17 @@ def sup_con(z, ids, temperature):
     torch.Tensor
         A 0-d tensor: the mean over the views that have a positive, 0 if none has.
     """
-    z, n, n_positives = F.normalize(z, dim=1), len(z), _counts(ids)[0]
+    z, n, n_positives = F.normalize(z, dim=1), len(z), pair_counts(ids)[0]
 
     def losses(block, z, temperature):
-        positive, negative = _positives_and_negatives(ids, block)
+        positive, negative = positives_and_negatives(ids, block)
         logits = (z[block] / temperature) @ z.T
         mean = torch.where(positive, logits, 0.0).sum(1) / n_positives[block]
         others = logits.masked_fill(~(positive | negative), -torch.inf)
         return torch.where(n_positives[block] > 0, others.logsumexp(1) - mean, 0.0)
 
     n_anchors = (n_positives > 0).sum().clamp(min=1)
-    return _per_anchor(losses, n, n, z, temperature).sum() / n_anchors
+    return per_anchor(losses, n, n, z, temperature).sum() / n_anchors
 
 
 def contrastive(z, ids, margin):
@@ -170,16 +170,16 @@ def contrastive(z, ids, margin):
         A 0-d tensor. A mean over no pairs is 0.
     """
     z, n = F.normalize(z, dim=1), len(z)
-    n_positives, n_negatives = (count.sum().clamp(min=1) for count in _counts(ids))
+    n_positives, n_negatives = (count.sum().clamp(min=1) for count in pair_counts(ids))
 
     def losses(block, z):
-        positive, negative = _positives_and_negatives(ids, block)
-        d = _distances(z, block)
+        positive, negative = positives_and_negatives(ids, block)
+        d = pair_distances(z, block)
         near = torch.where(positive, d.square(), 0.0).sum(1)
         far = torch.where(negative, F.relu(margin - d).square(), 0.0).sum(1)
         return near / n_positives + far / n_negatives
 
-    return _per_anchor(losses, n, n, z).sum()
+    return per_anchor(losses, n, n, z).sum()
 
 
 def n_pair(a, b, ids=None):
@@ -201,14 +201,14 @@ def n_pair(a, b, ids=None):
     ids = torch.arange(n, device=a.device) if ids is None else ids
 
     def losses(block, a, b):
-        left_out, _ = _positives_and_negatives(ids, block)
+        left_out, _ = positives_and_negatives(ids, block)
         products = (a[block] @ b.T).masked_fill(left_out, -torch.inf)
         return products.logsumexp(1) - products.diagonal(block.start)
 
-    return _per_anchor(losses, n, n, a, b).mean()
+    return per_anchor(losses, n, n, a, b).mean()
 
 
-class NTXent(_HasTemperature, name="nt_xent"):
+class NTXent(TemperatureObjective, name="nt_xent"):
     """Normalised temperature-scaled cross-entropy between two views (InfoNCE).
 
     Every projected view is told from the 2n - 2 projections of the other rows by its
@@ -244,7 +244,7 @@ class NTXent(_HasTemperature, name="nt_xent"):
 
     def build(self, encoder, head, n_components):
         """Build the module that computes the loss of two views of a batch."""
-        return _NTXent(head, _Temperature(self))
+        return _NTXent(head, Temperature(self))
 
 
 class _NTXent(ObjectiveModule):
@@ -262,7 +262,7 @@ class _NTXent(ObjectiveModule):
         self.temperature.after_step()
 
 
-class SupCon(_HasTemperature, name="sup_con"):
+class SupCon(TemperatureObjective, name="sup_con"):
     """Supervised contrastive loss: every view is drawn to all views of its id.
 
     The loss of a projected view is minus the mean, over its positives, of the logarithm
@@ -298,7 +298,7 @@ class SupCon(_HasTemperature, name="sup_con"):
 
     def build(self, encoder, head, n_components):
         """Build the module that computes the loss of two views of a batch."""
-        return _SupCon(head, _Temperature(self))
+        return _SupCon(head, Temperature(self))
 
 
 class _SupCon(ObjectiveModule):
@@ -353,7 +353,7 @@ class Contrastive(Objective, name="contrastive"):
         return _Contrastive(head, margin=self.margin)
 
 
-class _Contrastive(_OfProjections):
+class _Contrastive(ProjectionLoss):
     loss = staticmethod(contrastive)
 
 

@@ -12,12 +12,12 @@ from skrepr._sklearn import Interval
 from skrepr.objectives._base import (
     Objective,
     ObjectiveModule,
-    _HasTemperature,
-    _Temperature,
+    Temperature,
+    TemperatureObjective,
 )
-from skrepr.objectives._blocks import _per_anchor
+from skrepr.objectives._blocks import per_anchor
 
-_NOBODY = torch.iinfo(torch.int64).min  # the id of a slot of the queue that is empty
+NOBODY = torch.iinfo(torch.int64).min  # the id of a slot of the queue that is empty
 
 
 def moco(queries, keys, ids, queue, queue_ids, temperature):
@@ -48,13 +48,13 @@ def moco(queries, keys, ids, queue, queue_ids, temperature):
     def losses(block, queries, temperature):
         query = queries[block] / temperature
         positive = (query * keys[block]).sum(1, keepdim=True)
-        left_out = (ids[block, None] == queue_ids) | (queue_ids == _NOBODY)
+        left_out = (ids[block, None] == queue_ids) | (queue_ids == NOBODY)
         negative = (query @ queue.T).masked_fill(left_out, -torch.inf)
         logits = torch.cat([positive, negative], dim=1)
         return logits.logsumexp(1) - logits[:, 0]
 
     n, n_queue = len(queries), len(queue)
-    return _per_anchor(losses, n, 1 + n_queue, queries, temperature).mean()
+    return per_anchor(losses, n, 1 + n_queue, queries, temperature).mean()
 
 
 def prediction(predictions, targets):
@@ -96,7 +96,7 @@ class _Target(nn.Module):
             p.lerp_(q, 1 - momentum)
 
 
-class MoCo(_HasTemperature, name="moco"):
+class MoCo(TemperatureObjective, name="moco"):
     """Momentum contrast: InfoNCE against a queue of the keys of earlier batches.
 
     A target, the moving average of encoder and head, makes keys of the views. Every
@@ -132,7 +132,7 @@ class MoCo(_HasTemperature, name="moco"):
     """
 
     _parameter_constraints: dict = {
-        **_HasTemperature._parameter_constraints,
+        **TemperatureObjective._parameter_constraints,
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "queue_size": [Interval(Integral, 1, None, closed="left")],
     }
@@ -154,7 +154,7 @@ class MoCo(_HasTemperature, name="moco"):
     def build(self, encoder, head, n_components):
         """Build the module that computes the loss of two views of a batch."""
         target = _Target(encoder, head)
-        return _MoCo(head, target, _Temperature(self), self.momentum, self.queue_size)
+        return _MoCo(head, target, Temperature(self), self.momentum, self.queue_size)
 
 
 class _MoCo(ObjectiveModule):
@@ -170,7 +170,7 @@ class _MoCo(ObjectiveModule):
         self.momentum = momentum
         width = head[-1].out_features
         self.register_buffer("queue", torch.zeros(queue_size, width))
-        self.register_buffer("queue_ids", torch.full((queue_size,), _NOBODY))
+        self.register_buffer("queue_ids", torch.full((queue_size,), NOBODY))
         self.register_buffer("position", torch.tensor(0))  # of the oldest key
 
     def forward(self, views):

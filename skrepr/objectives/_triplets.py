@@ -6,13 +6,13 @@ import torch
 from torch.nn import functional as F
 
 from skrepr._sklearn import Interval, StrOptions
-from skrepr.objectives._base import Objective, _OfProjections
+from skrepr.objectives._base import Objective, ProjectionLoss
 from skrepr.objectives._blocks import (
-    _counts,
-    _distances,
-    _per_anchor,
-    _positives_and_negatives,
-    _square_distances,
+    pair_counts,
+    pair_distances,
+    per_anchor,
+    positives_and_negatives,
+    square_distances,
 )
 
 
@@ -38,12 +38,12 @@ def triplet(z, ids, margin, mining="semi_hard"):
         A 0-d tensor, 0 if there is no triplet.
     """
     z, n = F.normalize(z, dim=1), len(z)
-    n_positives, n_negatives = _counts(ids)
+    n_positives, n_negatives = pair_counts(ids)
     max_positives = int(n_positives.max())
 
     def losses(block, z):
-        positive, negative = _positives_and_negatives(ids, block)
-        squares = _square_distances(z, block)
+        positive, negative = positives_and_negatives(ids, block)
+        squares = square_distances(z, block)
         return _MINING[mining](squares, positive, negative, margin, max_positives)
 
     n_triplets = {
@@ -51,7 +51,7 @@ def triplet(z, ids, margin, mining="semi_hard"):
         "semi_hard": n_positives * (n_negatives > 0),
         "hard": (n_positives > 0) & (n_negatives > 0),
     }[mining].sum()
-    return _per_anchor(losses, n, n, z).sum() / n_triplets.clamp(min=1)
+    return per_anchor(losses, n, n, z).sum() / n_triplets.clamp(min=1)
 
 
 # The triplets of anchors, summed for each: `squares` (n_anchors, n_views) are d², of
@@ -129,25 +129,25 @@ def lifted_structured(z, ids, margin, form="smooth"):
         A 0-d tensor, 0 if there are no positives or no negatives.
     """
     z, n = F.normalize(z, dim=1), len(z)
-    n_positives, n_negatives = _counts(ids)
+    n_positives, n_negatives = pair_counts(ids)
     has_pairs = (n_positives > 0) & (n_negatives > 0)
 
     def nearness(block, z):
-        _, negative = _positives_and_negatives(ids, block)
-        near = (margin - _distances(z, block)).masked_fill(~negative, -torch.inf)
+        _, negative = positives_and_negatives(ids, block)
+        near = (margin - pair_distances(z, block)).masked_fill(~negative, -torch.inf)
         near = near.logsumexp(1) if form == "smooth" else near.amax(1)
         return torch.where(has_pairs[block], near, 0.0)
 
     def losses(block, z, near):
-        positive, _ = _positives_and_negatives(ids, block)
+        positive, _ = positives_and_negatives(ids, block)
         combine = torch.logaddexp if form == "smooth" else torch.maximum
-        excess = combine(near[block, None], near) + _distances(z, block)
+        excess = combine(near[block, None], near) + pair_distances(z, block)
         exists = positive & has_pairs[block, None]
         return torch.where(exists, F.relu(excess).square(), 0.0).sum(1)
 
     n_pairs = (n_positives * has_pairs).sum().clamp(min=1)
-    near = _per_anchor(nearness, n, n, z)
-    return _per_anchor(losses, n, n, z, near).sum() / (2 * n_pairs)
+    near = per_anchor(nearness, n, n, z)
+    return per_anchor(losses, n, n, z, near).sum() / (2 * n_pairs)
 
 
 class Triplet(Objective, name="triplet"):
@@ -195,7 +195,7 @@ class Triplet(Objective, name="triplet"):
         return _Triplet(head, margin=self.margin, mining=self.mining)
 
 
-class _Triplet(_OfProjections):
+class _Triplet(ProjectionLoss):
     loss = staticmethod(triplet)
 
 
@@ -241,5 +241,5 @@ class LiftedStructured(Objective, name="lifted_structured"):
         return _LiftedStructured(head, margin=self.margin, form=self.form)
 
 
-class _LiftedStructured(_OfProjections):
+class _LiftedStructured(ProjectionLoss):
     loss = staticmethod(lifted_structured)
