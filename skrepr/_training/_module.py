@@ -44,7 +44,10 @@ class TrainableModule(nn.Module):
         Returns
         -------
         callable or None
-            A function of `skrepr._training._by_hand`, to be called instead of `loss`.
+            A function of `skrepr._training._by_hand`, to be called instead of `loss`
+            as ``function(module, encoder, decoder, batch)``, where encoder and decoder
+            are stacks. Only a `DecodingModule` whose encoder is a `ColumnEncoder`
+            may name one. None, the default, leaves the derivatives to autograd.
         """
         return None
 

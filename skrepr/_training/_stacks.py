@@ -167,10 +167,10 @@ def find_stacks(module):
             todo += part.children()
         elif any(True for _ in part.parameters()):
             return []
-    is_usual = len({id(p) for p in parameters}) == len(parameters) and all(
+    may_join = len({id(p) for p in parameters}) == len(parameters) and all(
         p.device.type == "cpu" for p in parameters
     )
-    return found if is_usual else []
+    return found if may_join else []
 
 
 def has_stacks(module):
