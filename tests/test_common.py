@@ -115,6 +115,7 @@ TRANSFORMERS = [
     ContrastiveTransformer(**quick),
 ]
 DETECTORS = [
+    OutlierDetector(AutoencoderTransformer(**quick), contamination=0.1),
     OutlierDetector(KernelDensity()),
     OutlierDetector(FrozenEstimator(FittedPCA())),
     OutlierDetector(
@@ -126,7 +127,7 @@ DETECTORS = [
     ),
 ]
 FINE_TUNED = [
-    FineTunedClassifier(ContrastiveTransformer(max_iter=2), **tuning),
+    FineTunedClassifier(AutoencoderTransformer(**quick), **tuning),
     FineTunedRegressor(VAETransformer(backbone=MLP((8,)), **quick), **tuning),
 ]
 # Whatever takes another way through the code than the defaults; an estimator takes
@@ -199,16 +200,21 @@ VARIANTS = [
         objective=VICReg(covariance=2.0), augmentation="mixup", **quick
     ),
     FineTunedClassifier(
-        ContrastiveTransformer(backbone=MLP((32,), norm="batch", dropout=0.2), **quick),
+        VAETransformer(backbone=MLP((32,), dropout=0.2), **quick),
         augmentation="feature_corruption",
         early_stopping=True,
         batch_size=64,
         **tuning,
     ),
+    FineTunedClassifier(ContrastiveTransformer(max_iter=2), **tuning),
     FineTunedRegressor(
-        AutoencoderTransformer(backbone=MLP((8,), norm="layer"), trim=0.2, **quick),
-        augmentation=GaussianNoise(scale=0.1),
+        ContrastiveTransformer(backbone=MLP((32,), norm="layer"), **quick),
         early_stopping=True,
+        **tuning,
+    ),
+    FineTunedRegressor(
+        AutoencoderTransformer(backbone=MLP((32,), norm="batch"), trim=0.2, **quick),
+        augmentation=GaussianNoise(scale=0.1),
         **tuning,
     ),
 ]
