@@ -122,8 +122,24 @@ def test_auto_finds_outliers_six_sigma_away_and_raises_few_false_alarms(estimato
     assert share_flagged(detector, moved_six_sigma(new)) >= 0.8
 
 
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, VAETransformer])
+def test_models_trained_as_by_default_find_outliers_six_sigma_away(kind):
+    detector = OutlierDetector(kind(random_state=0), calibration=0.5)
+    detector.fit(gaussian(1000, 0))
+    new = gaussian(2000, 1)
+    assert share_flagged(detector, new) <= 0.025
+    assert share_flagged(detector, moved_six_sigma(new)) >= 0.8
+
+
 @pytest.mark.parametrize(
-    ("estimator", "least"), [(AUTOENCODER, 0.2), (VAE, 0.35)], ids=["ae", "vae"]
+    ("estimator", "least"),
+    [
+        (PCA(), 0.8),
+        (GaussianMixture(random_state=0), 0.8),
+        (AUTOENCODER, 0.2),
+        (VAE, 0.35),
+    ],
+    ids=["pca", "gmm", "ae", "vae"],
 )
 @pytest.mark.parametrize("share", [0.02, 0.1])
 def test_auto_raises_few_false_alarms_with_outliers_among_the_training_rows(
