@@ -289,7 +289,7 @@ def test_a_wide_table_takes_no_square_matrix():
     assert ae.score_samples(X[:1])[0] == pytest.approx(-distance / mean, rel=1e-3)
 
 
-@pytest.mark.parametrize("trim", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("trim", [0.0, 0.5])
 @pytest.mark.parametrize("error_model", ERROR_MODELS)
 @pytest.mark.parametrize(
     "X",
@@ -379,7 +379,9 @@ def error_model(request):
 def fitted(request, error_model):
     X = with_holes(normal_rows(2000, seed=1), request.param)
     X = X[~np.isnan(X).all(axis=1)]
-    return AutoencoderTransformer(4, error_model=error_model, random_state=0).fit(X)
+    brief = {"max_iter": 40, "learning_rate": 5e-3, "random_state": 0}
+    ae = AutoencoderTransformer(4, backbone=MLP((64,)), **brief)
+    return ae.set_params(error_model=error_model).fit(X)
 
 
 def test_scores_have_the_same_distribution_with_holes(fitted):
