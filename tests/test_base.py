@@ -325,33 +325,27 @@ BAD_NEW_ROWS = {
 }
 
 
-@pytest.mark.parametrize("fitted", [False, True], ids=["unfitted", "fitted"])
 @pytest.mark.parametrize(
     ("bad", "message"), BAD_TRAINING_ROWS.values(), ids=BAD_TRAINING_ROWS
 )
-def test_fit_refuses_bad_rows_and_changes_nothing(transformer, X, bad, message, fitted):
-    if fitted:
-        transformer.fit(X)
-    with refused(transformer, message):
-        transformer.fit(bad(X))
+def test_fit_refuses_bad_rows_and_changes_nothing(transformer, fitted, X, bad, message):
+    for estimator in transformer, fitted:
+        with refused(estimator, message):
+            estimator.fit(bad(X))
 
 
 @pytest.mark.parametrize(("bad", "message"), BAD_NEW_ROWS.values(), ids=BAD_NEW_ROWS)
-def test_fitted_estimator_refuses_bad_rows_and_stays_as_it_is(
-    transformer, X, bad, message
-):
-    transformer.fit(X)
-    for verb in verbs(transformer):
-        with refused(transformer, message):
+def test_fitted_estimator_refuses_bad_rows_and_stays_as_it_is(fitted, X, bad, message):
+    for verb in verbs(fitted):
+        with refused(fitted, message):
             verb(bad(X))
 
 
-def test_sparse_rows_are_refused(transformer, X):
+def test_sparse_rows_are_refused(transformer, fitted, X):
     with refused(transformer, "Sparse data was passed", TypeError):
         transformer.fit(sparse.csr_array(X))
-    transformer.fit(X)
-    for verb in verbs(transformer):
-        with refused(transformer, "Sparse data was passed", TypeError):
+    for verb in verbs(fitted):
+        with refused(fitted, "Sparse data was passed", TypeError):
             verb(sparse.csr_matrix(X))
 
 
@@ -382,25 +376,22 @@ def test_bernoulli_refuses_values_outside_the_unit_interval(kind, X):
 
 
 @decoders
-@pytest.mark.parametrize(
-    ("codes", "message"),
-    [
+def test_inverse_transform_refuses_what_are_no_codes(kind, X):
+    estimator = kind(**quick).fit(X)
+    for codes, message in [
         (np.zeros((2, 5)), "5 columns.*n_components=3"),
         (np.full((2, 3), np.nan), "contains NaN"),
         (np.zeros(3), "Expected 2D array"),
-    ],
-)
-def test_inverse_transform_refuses_what_are_no_codes(kind, X, codes, message):
-    estimator = kind(**quick).fit(X)
-    with refused(estimator, message):
-        estimator.inverse_transform(codes)
+    ]:
+        with refused(estimator, message):
+            estimator.inverse_transform(codes)
 
 
-@pytest.mark.parametrize("n_samples", [0, -1, 2.0, "3", None, True])
-def test_sample_refuses_a_senseless_number_of_rows(X, n_samples):
+def test_sample_refuses_a_senseless_number_of_rows(X):
     vae = VAETransformer(**quick).fit(X)
-    with refused(vae, "n_samples must be a positive integer"):
-        vae.sample(n_samples)
+    for n_samples in (0, -1, 2.0, "3", None, True):
+        with refused(vae, "n_samples must be a positive integer"):
+            vae.sample(n_samples)
 
 
 def test_early_stopping_refuses_too_few_rows(transformer, X):
@@ -416,26 +407,22 @@ def test_early_stopping_refuses_too_few_rows(transformer, X):
 # Training that breaks off
 
 
-@pytest.mark.parametrize("fitted", [False, True], ids=["unfitted", "fitted"])
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_divergence_says_what_to_try_and_changes_nothing(
-    transformer, X, fitted, early_stopping
+    transformer, fitted, X, early_stopping
 ):
-    if fitted:
-        transformer.fit(X)
-    transformer.set_params(learning_rate=1e30, early_stopping=early_stopping)
-    with refused(transformer, r"no longer finite.*Lower learning_rate .*1e\+30"):
-        transformer.fit(X)
+    for estimator in transformer, fitted:
+        estimator.set_params(learning_rate=1e30, early_stopping=early_stopping)
+        with refused(estimator, r"no longer finite.*Lower learning_rate .*1e\+30"):
+            estimator.fit(X)
 
 
-@pytest.mark.parametrize("fitted", [False, True], ids=["unfitted", "fitted"])
 @pytest.mark.parametrize("event", [KeyboardInterrupt, RuntimeError])
-def test_interrupted_fit_changes_nothing(transformer, X, fitted, event):
-    if fitted:
-        transformer.fit(X)
-    transformer.set_params(backbone=Tripping(step=6, event=event))
-    with refused(transformer, None, event):
-        transformer.fit(X)
+def test_interrupted_fit_changes_nothing(transformer, fitted, X, event):
+    for estimator in transformer, fitted:
+        estimator.set_params(backbone=Tripping(step=6, event=event))
+        with refused(estimator, None, event):
+            estimator.fit(X)
 
 
 def test_interrupt_before_the_first_validation_changes_nothing(transformer, X):
@@ -500,8 +487,7 @@ WORKS = {
 }
 
 
-@pytest.mark.parametrize("early_stopping", [False, True])
-@pytest.mark.parametrize("n_components", [1, 20])
+@pytest.mark.parametrize(("n_components", "early_stopping"), [(1, True), (20, False)])
 @pytest.mark.parametrize("rows", WORKS.values(), ids=WORKS)
 def test_it_simply_works(transformer, X, rows, n_components, early_stopping):
     X = rows(X)
@@ -569,10 +555,12 @@ def test_values_too_large_for_float32_are_refused_unless_standardised(transforme
 
 
 @pytest.mark.parametrize("standardize", [True, False])
-@pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize(
-    ("value", "dtype"),
-    [
+def test_a_row_far_off_has_the_lowest_score_and_all_is_finite(
+    transformer, X, standardize
+):
+    X = X / X.std(axis=0)
+    transformer.set_params(standardize=standardize).fit(X)
+    for value, dtype in [
         (1e20, np.float64),
         (1e100, np.float64),
         (1e200, np.float64),
@@ -580,19 +568,15 @@ def test_values_too_large_for_float32_are_refused_unless_standardised(transforme
         (1e10, np.float32),
         (1e20, np.float32),
         (3e38, np.float32),
-    ],
-)
-def test_a_row_far_off_has_the_lowest_score_and_all_is_finite(
-    transformer, X, value, dtype, sign, standardize
-):
-    X = X / X.std(axis=0)
-    far = with_cell(X, sign * value).astype(dtype)
-    transformer.set_params(standardize=standardize).fit(X)
-    assert all(np.isfinite(output).all() for output in outputs(transformer, far))
-    if hasattr(transformer, "score_samples"):
-        assert np.argmin(transformer.score_samples(far)) == 3
-        everywhere = np.full((1, 5), sign * value, dtype)
-        assert np.isfinite(transformer.score_samples(everywhere)).all()
+    ]:
+        for far_off in (value, -value):
+            far = with_cell(X, far_off).astype(dtype)
+            found = outputs(transformer, far)
+            assert all(np.isfinite(output).all() for output in found)
+            if hasattr(transformer, "score_samples"):
+                assert np.argmin(transformer.score_samples(far)) == 3
+                everywhere = np.full((1, 5), far_off, dtype)
+                assert np.isfinite(transformer.score_samples(everywhere)).all()
 
 
 def test_rows_are_left_as_they_are(transformer, X):
@@ -687,12 +671,12 @@ def test_random_state_instance_is_drawn_from(transformer, X):
 
 @backbones
 def test_another_thread_draws_its_numbers_undisturbed(transformer, X, backbone):
-    transformer.set_params(backbone=backbone, max_iter=20)
+    transformer.set_params(backbone=backbone, max_iter=8)
     expected = transformer.fit_transform(X)
     drawn, done = [], threading.Event()
 
     def draw():
-        while not done.is_set():
+        while not done.wait(1e-4):
             drawn.append(draw_globally())
 
     seed_global_generators(0)
@@ -716,7 +700,7 @@ def test_fits_side_by_side_equal_fits_one_by_one(transformer, X, backbone):
         return outputs(estimator.fit(X), X)
 
     with ThreadPoolExecutor(4) as pool:
-        side_by_side = list(pool.map(fit, range(6)))
+        side_by_side = list(pool.map(fit, range(4)))
     for seed, result in enumerate(side_by_side):
         assert_same(result, fit(seed))
 
@@ -743,8 +727,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize("early_stopping", [False, True])
-@pytest.mark.parametrize("norm", [None, "batch"])
+@pytest.mark.parametrize(("norm", "early_stopping"), [(None, True), ("batch", False)])
 def test_a_fit_does_not_see_the_settings_of_torch(
     transformer, X, setting, early_stopping, norm
 ):
@@ -784,7 +767,7 @@ def test_samples_do_not_see_the_settings_of_torch(X, likelihood, setting):
 
 @pytest.mark.parametrize("width", [32, 512])
 def test_output_for_a_row_does_not_depend_on_the_rows_beside_it(transformer, X, width):
-    transformer.set_params(backbone=MLP((width, width))).fit(X)
+    transformer.set_params(backbone=MLP((width, 64))).fit(X)
     many = np.random.default_rng(1).choice(X, 5000) * 1.01
     for verb in verbs(transformer):
         if verb.__name__ == "score":
@@ -805,11 +788,10 @@ def test_use_leaves_the_fitted_estimator_as_it_is(transformer, X):
         assert_same(outputs(transformer, X), first)
 
 
-def test_float32_rows_give_float32_codes_close_to_those_of_float64(transformer, X):
-    transformer.fit(X)
-    Z = transformer.transform(X.astype(np.float32))
+def test_float32_rows_give_float32_codes_close_to_those_of_float64(fitted, X):
+    Z = fitted.transform(X.astype(np.float32))
     assert Z.dtype == np.float32
-    assert_allclose(Z, transformer.transform(X), rtol=1e-3, atol=1e-4)
+    assert_allclose(Z, fitted.transform(X), rtol=1e-3, atol=1e-4)
 
 
 def test_a_model_from_a_gpu_works_where_there_is_none(transformer, X, monkeypatch):
@@ -1064,7 +1046,7 @@ def test_frames_with_holes_and_categories_need_no_preparation(transformer, mixed
     assert_array_equal(clone(transformer).fit(polars).transform(polars), Z)
 
 
-def test_arrays_may_have_holes(transformer, X):
+def test_arrays_may_have_holes(transformer, fitted, X):
     rng = np.random.default_rng(0)
     holed = np.where(rng.random(X.shape) < 0.2, np.nan, X)
     for trim in (0.0, 0.2) if hasattr(transformer, "trim") else (0.0,):
@@ -1076,8 +1058,7 @@ def test_arrays_may_have_holes(transformer, X):
         as_objects = np.where(np.isnan(holed), None, holed)
         assert_same(outputs(transformer, as_objects), outputs(transformer, holed))
     # Holes in rows unlike any in training.
-    transformer.fit(X)
-    for output in outputs(transformer, holed)[:2]:
+    for output in outputs(fitted, holed)[:2]:
         assert np.isfinite(output).all()
 
 
@@ -1117,7 +1098,8 @@ def test_decoded_rows_have_the_users_dtypes_and_categories(kind, mixed, library)
 
 @mixed_decoders
 def test_only_missing_cells_are_imputed_and_well(kind, mixed):
-    estimator = kind(3, random_state=0).fit(mixed)
+    brief = {"backbone": MLP((32,)), "max_iter": 300, "learning_rate": 5e-3}
+    estimator = kind(3, random_state=0, **brief).fit(mixed)
     filled = estimator.impute(mixed)
     assert not filled.isna().any(axis=None)
     assert_array_equal(filled.dtypes, mixed.dtypes)
@@ -1137,8 +1119,9 @@ def test_only_missing_cells_are_imputed_and_well(kind, mixed):
 @mixed_decoders
 def test_an_array_is_imputed_exactly_where_it_is_nan(kind, X):
     holed = np.where(np.random.default_rng(0).random(X.shape) < 0.2, np.nan, X)
+    brief = {"backbone": MLP((32,)), "max_iter": 300, "learning_rate": 5e-3}
     for training in (holed, X):
-        estimator = kind(3, random_state=0).fit(training)
+        estimator = kind(3, random_state=0, **brief).fit(training)
         filled = estimator.impute(holed)
         holes = np.isnan(holed)
         assert_array_equal(filled[~holes], holed[~holes])
