@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+import torch
 from other_projects import TYPE_LINKS
 from our_names import public_names
 
@@ -35,6 +36,8 @@ nitpicky = True
 
 autodoc_typehints = "none"
 autosummary_generate = True
+# Pages of our torch modules leave out what every torch module has.
+autosummary_context = {"torch_module_names": set(dir(torch.nn.Module))}
 # Where files do not heed case, a function's page needs another name than its class's.
 autosummary_filename_map = {
     f"skrepr.objectives.{name}": f"skrepr.objectives.{name}-function"

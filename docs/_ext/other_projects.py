@@ -50,6 +50,7 @@ OTHER_PAGES = {
     "torch.dtype": TORCH + "/tensor_attributes.html#{name}",
     "polars.DataFrame": POLARS + "/dataframe/index.html",
     "polars.Series": POLARS + "/series/index.html",
+    "pickle": PYTHON + "/pickle.html",
 }
 TERM_PAGE = SKLEARN + "/glossary.html#term-{term}"
 # What docstrings inherited from scikit-learn refer to.
