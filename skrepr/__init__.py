@@ -5,13 +5,13 @@ slot into pipelines and grid searches; classifiers and regressors that fine-tune
 where labels are few; and outlier detection from their scores.
 """
 
+from skrepr import _public
 from skrepr._estimators._autoencoder import AutoencoderTransformer
 from skrepr._estimators._contrastive import ContrastiveTransformer
 from skrepr._estimators._fine_tuned_classifier import FineTunedClassifier
 from skrepr._estimators._fine_tuned_regressor import FineTunedRegressor
 from skrepr._estimators._outlier_detector import OutlierDetector
 from skrepr._estimators._vae import VAETransformer
-from skrepr._public import hand_on
 
 __version__ = "0.1.0"
 
@@ -25,4 +25,4 @@ __all__ = [
     "__version__",
 ]
 
-hand_on(__name__, globals())
+_public.hand_on(__name__, globals())

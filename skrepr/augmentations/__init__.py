@@ -4,7 +4,7 @@ All work on the matrix the modules see, where numeric columns are standardised,
 categorical ones hold codes, and NaN is a cell that is missing.
 """
 
-from skrepr._public import hand_on
+from skrepr import _public
 from skrepr.augmentations._base import Augmentation
 from skrepr.augmentations._compose import Compose
 from skrepr.augmentations._tables import (
@@ -23,4 +23,4 @@ __all__ = [
     "Mixup",
 ]
 
-hand_on(__name__, globals())
+_public.hand_on(__name__, globals())

@@ -1,6 +1,6 @@
 """Backbones: the networks between the columns and the code."""
 
-from skrepr._public import hand_on
+from skrepr import _public
 from skrepr.backbones._base import Backbone
 from skrepr.backbones._mlp import MLP
 
@@ -9,4 +9,4 @@ __all__ = [
     "Backbone",
 ]
 
-hand_on(__name__, globals())
+_public.hand_on(__name__, globals())

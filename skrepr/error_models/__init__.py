@@ -5,7 +5,7 @@ moves of training rows look like, and makes of a row's moves one number a column
 column's contribution to the anomaly score.
 """
 
-from skrepr._public import hand_on
+from skrepr import _public
 from skrepr.error_models._base import ErrorModel, ErrorModelModule
 from skrepr.error_models._covariance import Covariance
 from skrepr.error_models._independent import Diagonal, MeanSquared
@@ -18,4 +18,4 @@ __all__ = [
     "MeanSquared",
 ]
 
-hand_on(__name__, globals())
+_public.hand_on(__name__, globals())

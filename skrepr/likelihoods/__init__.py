@@ -8,7 +8,7 @@ The likelihoods that can be chosen are of numbers. Categorical columns have the
 probabilities of their levels, whatever is chosen.
 """
 
-from skrepr._public import hand_on
+from skrepr import _public
 from skrepr.likelihoods._base import Likelihood, LikelihoodModule
 from skrepr.likelihoods._binary import Bernoulli
 from skrepr.likelihoods._counts import NegativeBinomial, Poisson
@@ -27,4 +27,4 @@ __all__ = [
     "StudentT",
 ]
 
-hand_on(__name__, globals())
+_public.hand_on(__name__, globals())

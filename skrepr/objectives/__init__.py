@@ -1,6 +1,6 @@
 """Objectives of contrastive learning: what the views of a batch should agree on."""
 
-from skrepr._public import hand_on
+from skrepr import _public
 from skrepr.objectives._base import Objective, ObjectiveModule, Views
 from skrepr.objectives._pairs import (
     Contrastive,
@@ -48,4 +48,4 @@ __all__ = [
     "vicreg",
 ]
 
-hand_on(__name__, globals())
+_public.hand_on(__name__, globals())
