@@ -9,6 +9,7 @@ ask another host for anything. Links between pages lead to pages and anchors tha
 
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from functools import partial
@@ -79,8 +80,16 @@ Promise.all(
 """
 
 
+class Server(ThreadingHTTPServer):
+    """Serve all that a page asks for at once."""
+
+    request_queue_size = 128  # what exceeds the usual 5 waits for seconds
+
+
 class QuietHandler(SimpleHTTPRequestHandler):
     """Serve files without a line for each."""
+
+    protocol_version = "HTTP/1.1"  # a page's requests share connections
 
     def log_message(self, *args):
         """Say nothing."""
@@ -88,9 +97,8 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 def start_browser(folder):
     """Start Chromium so that it keeps to itself: without updates or accounts."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in [
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    arguments = [
         "--headless=new",
         "--no-sandbox",
         "--disable-gpu",
@@ -99,16 +107,22 @@ def start_browser(folder):
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync",
+        "--disable-renderer-backgrounding",  # which on busy cores stands still
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
         f"--user-data-dir={folder}",
-    ]:
+    ]
+    # From a cold disk it may take longer than the driver is ready to wait for it.
+    blank = [chromium, *arguments, "--dump-dom", "about:blank"]
+    subprocess.run(blank, check=True, capture_output=True)
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in arguments:
         options.add_argument(argument)
     options.set_capability(
         "goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"}
     )
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    browser = webdriver.Chrome(options=options, service=service)
-    browser.set_script_timeout(30)
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    browser.set_script_timeout(60)
     return browser
 
 
@@ -170,7 +184,7 @@ def main(folder):
     """Check the pages below a folder and return how many problems there are."""
     root = Path(folder)
     handler = partial(QuietHandler, directory=folder)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = Server(("127.0.0.1", 0), handler)
     Thread(target=server.serve_forever, daemon=True).start()
     site = f"http://127.0.0.1:{server.server_port}/"
     paths = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.html"))]
