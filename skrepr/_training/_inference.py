@@ -123,9 +123,11 @@ def run(
         Their dtype is the precision.
     device : str
         The device of the fit.
+    to_matrix : callable, optional
+        As of `apply`.
     generator : torch.Generator, optional
         Passed to the method, which is then evaluated where the generator is.
-    to_matrix, cells_per_row
+    cells_per_row : int, default=1
         As of `apply`.
 
     Returns

@@ -19,6 +19,10 @@ class AdjustedForHoles(ErrorModelModule):
     Cube roots of squared distances are nearly normal (Wilson and Hilferty), so they are
     brought from the mean and variance expected of what is observed to those of rows
     without holes.
+
+    Parameters
+    ----------
+    columns : Columns
     """
 
     varies: torch.Tensor

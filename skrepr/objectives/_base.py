@@ -121,6 +121,13 @@ class ProjectionLoss(ObjectiveModule):
 
     The loss is an attribute of the class. As one of the instance it would be taken for
     a method that a user has put there, and the module left to autograd.
+
+    Parameters
+    ----------
+    head : torch.nn.Module
+        Maps codes to projections.
+    **options : dict
+        Of the loss.
     """
 
     loss: Callable
@@ -140,6 +147,11 @@ class Temperature(nn.Module):
 
     What is learned is its logarithm. It is brought back to the smallest temperature
     after a step that went below, and never has a slope of 0: it can always rise again.
+
+    Parameters
+    ----------
+    part : TemperatureObjective
+        With the temperature, whether it is learned, and the smallest that may be.
     """
 
     def __init__(self, part):

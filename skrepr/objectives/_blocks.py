@@ -108,5 +108,14 @@ def pair_distances(z, block):
 
     Below what rounding leaves of d² there is no distance to tell and no slope: that of
     the square root would be infinite at 0.
+
+    Parameters
+    ----------
+    z : torch.Tensor of shape (n_views, width)
+    block : slice
+
+    Returns
+    -------
+    torch.Tensor of shape (n_anchors, n_views)
     """
     return square_distances(z, block).clamp(min=torch.finfo(z.dtype).eps).sqrt()
