@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -21,24 +21,24 @@ from skrepr.augmentations import GaussianNoise
 from skrepr.backbones import MLP
 from skrepr.penalties import L1
 
-backends = pytest.mark.parametrize("backend", ["loky", "threading"])
+BACKENDS = ["loky", "threading"]  # processes, which share one pool, and threads
 
-GRIDS = {
+CHANGES = {
     AutoencoderTransformer: {
-        "backbone__hidden_layer_sizes": [(8,), (16, 8)],
-        "augmentation__scale": [0.1, 1.0],
-        "penalty": [None, L1(weight=0.1)],
+        "backbone__hidden_layer_sizes": (8,),
+        "augmentation__scale": 1.0,
+        "penalty": L1(weight=0.1),
     },
     VAETransformer: {
-        "backbone__hidden_layer_sizes": [(8,), (16, 8)],
-        "backbone__dropout": [0.5],
-        "likelihood__scale": ["learned", 0.5],
-        "beta": [0.5, 1.0],
+        "backbone__hidden_layer_sizes": (8,),
+        "backbone__dropout": 0.5,
+        "likelihood__scale": 0.5,
+        "beta": 0.5,
     },
     ContrastiveTransformer: {
-        "backbone__hidden_layer_sizes": [(8,), (16, 8)],
-        "objective__temperature": [0.1, 0.5],
-        "augmentation__rate": [0.2, 0.6],
+        "backbone__hidden_layer_sizes": (8,),
+        "objective__temperature": 0.5,
+        "augmentation__rate": 0.2,
     },
 }
 
@@ -60,71 +60,57 @@ def classifier(transformer):
     )
 
 
-@backends
-def test_grid_search_over_parameters_of_parts_equals_the_serial_one(
-    transformer, table, backend
-):
+def test_grid_search_over_parameters_of_parts_equals_the_serial_one(transformer, table):
     """The numbers are the same to the last bit, with one thread per process."""
+    changes = CHANGES[type(transformer)]
+    grid = [{}, *({f"learn__{name}": [value]} for name, value in changes.items())]
     pipeline = classifier(transformer)
-    grid = {f"learn__{k}": v for k, v in GRIDS[type(transformer)].items()}
-    searches = {}
-    for n_jobs in (1, 2):
-        search = GridSearchCV(
-            pipeline, grid, cv=2, scoring="neg_log_loss", error_score="raise"
-        )
-        with joblib.parallel_backend(backend, n_jobs=n_jobs):
-            searches[n_jobs] = search.set_params(n_jobs=n_jobs).fit(*table)
-    assert len(searches[1].cv_results_["params"]) == 8
-    for split in ("split0_test_score", "split1_test_score"):
-        scores = searches[1].cv_results_[split]
-        assert len(np.unique(scores)) == 8
-        assert_array_equal(searches[2].cv_results_[split], scores)
-    assert_array_equal(
-        searches[2].predict_proba(table[0]), searches[1].predict_proba(table[0])
+    search = GridSearchCV(
+        pipeline, grid, cv=2, scoring="neg_log_loss", error_score="raise"
     )
+    serial = clone(search).fit(*table)
+    splits = ["split0_test_score", "split1_test_score"]
+    for split in splits:
+        assert len(np.unique(serial.cv_results_[split])) == len(grid)
+    for backend in BACKENDS:
+        with joblib.parallel_backend(backend, n_jobs=2):
+            parallel = clone(search).set_params(n_jobs=2).fit(*table)
+        for split in splits:
+            assert_array_equal(parallel.cv_results_[split], serial.cv_results_[split])
+        assert_array_equal(
+            parallel.predict_proba(table[0]), serial.predict_proba(table[0])
+        )
     assert transformer.backbone == "mlp"
 
 
-@backends
-def test_cross_validation_equals_the_serial_one(transformer, table, backend):
-    def scores(n_jobs):
-        with joblib.parallel_backend(backend, n_jobs=n_jobs):
-            return cross_val_score(
-                classifier(transformer), *table, scoring="neg_log_loss", n_jobs=n_jobs
-            )
-
-    assert_array_equal(scores(2), scores(1))
-
-
-@backends
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_fits_in_parallel_equal_fits_in_series(transformer, X, dropout, backend):
+def test_fits_in_parallel_equal_fits_in_series(transformer, X):
     estimators = [
         clone(transformer).set_params(
             random_state=seed, backbone=MLP((8,), dropout=dropout)
         )
-        for seed in range(4)
+        for seed, dropout in enumerate([0.0, 0.5, 0.0, 0.5])
     ]
-    fits = joblib.Parallel(n_jobs=2, backend=backend)(
-        joblib.delayed(estimator.fit)(X) for estimator in estimators
-    )
-    for fitted, estimator in zip(fits, estimators, strict=True):
-        expected = clone(estimator).fit(X).transform(X)
-        assert_array_equal(fitted.transform(X), expected)
+    expected = [clone(estimator).fit(X).transform(X) for estimator in estimators]
+    for backend in BACKENDS:
+        fits = joblib.Parallel(n_jobs=2, backend=backend)(
+            joblib.delayed(clone(estimator).fit)(X) for estimator in estimators
+        )
+        for fitted, Z in zip(fits, expected, strict=True):
+            assert_array_equal(fitted.transform(X), Z)
 
 
-@backends
-def test_a_fitted_estimator_may_be_used_by_many_workers(transformer, X, backend):
-    expected = transformer.fit(X).transform(X)
-    parts = joblib.Parallel(n_jobs=2, backend=backend)(
-        joblib.delayed(transformer.transform)(X) for _ in range(8)
-    )
-    for Z in parts:
-        assert_array_equal(Z, expected)
+def test_a_fitted_estimator_may_be_used_by_many_workers(fitted, X):
+    expected = fitted.transform(X)
+    for backend in BACKENDS:
+        parts = joblib.Parallel(n_jobs=2, backend=backend)(
+            joblib.delayed(fitted.transform)(X) for _ in range(8)
+        )
+        for Z in parts:
+            assert_array_equal(Z, expected)
 
 
 def test_grid_search_needs_no_scoring(transformer, X):
-    search = GridSearchCV(transformer, {"backbone__activation": ["relu", "tanh"]}, cv=2)
+    search = GridSearchCV(transformer, {"backbone__activation": ["tanh"]}, cv=2)
     search.fit(X)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert search.transform(X).shape == (60, 3)
@@ -134,7 +120,7 @@ def test_detector_in_a_search_over_parameters_of_parts(table):
     X, y = table
     vae = VAETransformer(n_components=2, max_iter=2, random_state=0)
     search = GridSearchCV(
-        make_pipeline(StandardScaler(), OutlierDetector(vae)),
+        make_pipeline(StandardScaler(), OutlierDetector(vae, contamination=0.1)),
         {"outlierdetector__estimator__backbone__hidden_layer_sizes": [(4,), (8,)]},
         scoring="roc_auc",
         cv=2,
@@ -175,21 +161,21 @@ def test_labels_in_a_pipeline_make_no_difference(transformer, X):
     assert_array_equal(transformer.fit(X, y).transform(X), expected)
 
 
-@backends
-def test_feature_union_joins_the_codes(table, backend):
+def test_feature_union_joins_the_codes(table):
     X, _ = table
     quick = {"n_components": 2, "max_iter": 2, "random_state": 0}
     kinds = [AutoencoderTransformer, VAETransformer, ContrastiveTransformer]
     union = FeatureUnion([(k.__name__, k(**quick)) for k in kinds], n_jobs=2)
-    with joblib.parallel_backend(backend, n_jobs=2):
-        Z = union.fit_transform(X)
-    assert_array_equal(Z, np.hstack([k(**quick).fit_transform(X) for k in kinds]))
-    assert_array_equal(union.transform(X), Z)
+    expected = np.hstack([k(**quick).fit_transform(X) for k in kinds])
+    for backend in BACKENDS:
+        with joblib.parallel_backend(backend, n_jobs=2):
+            Z = union.fit_transform(X)
+        assert_array_equal(Z, expected)
+        assert_array_equal(union.transform(X), Z)
     assert len(union.get_feature_names_out()) == 6
 
 
-@backends
-def test_column_transformer_gives_each_its_columns(transformer, table, backend):
+def test_column_transformer_gives_each_its_columns(transformer, table):
     X, _ = table
     other = VAETransformer(n_components=2, max_iter=2, random_state=1)
     columns = make_column_transformer(
@@ -198,13 +184,18 @@ def test_column_transformer_gives_each_its_columns(transformer, table, backend):
         remainder="passthrough",
         n_jobs=2,
     ).set_output(transform="pandas")
-    with joblib.parallel_backend(backend, n_jobs=2):
-        Z = columns.fit_transform(X)
-    assert_array_equal(Z.index, X.index)
-    assert Z.shape == (90, 6)
-    assert_array_equal(Z.iloc[:, :3], transformer.fit_transform(X[["a", "c", "d"]]))
-    assert_array_equal(Z.iloc[:, 3:5], other.fit_transform(X[["b", "e"]]))
-    assert_array_equal(Z.iloc[:, 5], X["f"])
+    expected = np.hstack(
+        [
+            clone(transformer).fit_transform(X[["a", "c", "d"]]),
+            clone(other).fit_transform(X[["b", "e"]]),
+            X[["f"]],
+        ]
+    )
+    for backend in BACKENDS:
+        with joblib.parallel_backend(backend, n_jobs=2):
+            Z = columns.fit_transform(X)
+        assert_array_equal(Z.index, X.index)
+        assert_array_equal(Z, expected)
 
 
 def test_set_output_makes_a_pipeline_give_data_frames(transformer, table):
