@@ -3,18 +3,35 @@
 import re
 from pathlib import Path
 
+import joblib
 from matplotlib import pyplot as plt
+
+from skrepr import (
+    AutoencoderTransformer,
+    ContrastiveTransformer,
+    FineTunedClassifier,
+    VAETransformer,
+)
 
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_code_blocks_of_the_readme_run_in_order(capsys):
+def test_code_blocks_of_the_readme_run_in_order(capsys, monkeypatch):
+    """With few steps where max_iter is "auto": no figure is judged."""
+    for kind in (
+        AutoencoderTransformer,
+        VAETransformer,
+        ContrastiveTransformer,
+        FineTunedClassifier,
+    ):
+        monkeypatch.setattr(kind, "_n_auto_steps", lambda self, module: 100)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert len(blocks) == 7
     plt.switch_backend("Agg")
     namespace = {}
-    for block in blocks:
-        exec(compile(block, str(README), "exec"), namespace)
+    with joblib.parallel_backend("threading"):
+        for block in blocks:
+            exec(compile(block, str(README), "exec"), namespace)
     assert namespace["codes"].shape == (178, 16)
     assert namespace["probabilities"].shape == (178, 3)
     assert list(namespace["new_rows"].columns) == list(namespace["X"].columns)
