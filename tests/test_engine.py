@@ -648,6 +648,7 @@ import sys
 import numpy, sklearn.base, sklearn.utils.validation, torch, tqdm, joblib
 before = set(sys.modules)
 import skrepr
+import skrepr.inspection
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
 from skrepr.backbones import MLP
 print({name.partition(".")[0] for name in set(sys.modules) - before} - {"sklearn"})
