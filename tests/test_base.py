@@ -21,7 +21,9 @@ from torch import nn
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
 from skrepr._columns._table import Table
+from skrepr._estimators._deferred import Deferred
 from skrepr._estimators._row_generator import RowGenerator
+from skrepr._estimators._scorer import Scorer
 from skrepr.augmentations import Compose, FeatureMasking, GaussianNoise
 from skrepr.backbones import MLP, Backbone
 from skrepr.latent_densities import GaussianMixture
@@ -923,15 +925,21 @@ def test_parameters_table_and_weights_rebuild_the_estimator(
     again.module_ = again._build_module(again.table_.columns).eval()
     again.module_.load_state_dict(torch.load(io.BytesIO(weights.getvalue())))
     if hasattr(transformer, "error_model_"):
-        again.error_model_ = again._part("error_model").build(again.table_.columns)
+        error_model = again._part("error_model").build(again.table_.columns)
         for name, tensor in transformer.error_model_.state_dict().items():
-            setattr(again.error_model_, name, tensor)
+            setattr(error_model, name, tensor)
+        scorer = Scorer(again.module_, error_model, again.table_, "cpu")
+        again._scorer = Deferred.of(scorer)
     if hasattr(transformer, "row_generator_"):
         density = again._part("latent_density").build(np.eye(3), 0)
-        again.row_generator_ = RowGenerator(density)
-        for name, tensor in transformer.row_generator_.state_dict().items():
+        generator = RowGenerator(density, [])
+        again._row_generator = Deferred.of(generator)
+        state_dict = transformer.row_generator_.state_dict()
+        extra = json.loads(json.dumps(state_dict.pop("_extra_state")))
+        generator.set_extra_state(extra)
+        for name, tensor in state_dict.items():
             owner, _, name = name.rpartition(".")
-            setattr(again.row_generator_.get_submodule(owner), name, tensor)
+            setattr(generator.get_submodule(owner), name, tensor)
     again.device_ = "cpu"
     again.n_features_in_ = len(again.table_.columns)
     again.feature_names_in_ = np.asarray(state["schema"]["names"], dtype=object)

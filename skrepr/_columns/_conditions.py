@@ -19,6 +19,8 @@ class Condition:
     Parameters
     ----------
     table : Table
+    quantiles : list of Quantiles or None
+        Distributions of the numeric columns.
     column : object
         Its name, or its index.
     wanted : object
@@ -30,7 +32,7 @@ class Condition:
         If there is no such column, or no training row satisfies the condition.
     """
 
-    def __init__(self, table, column, wanted):
+    def __init__(self, table, quantiles, column, wanted):
         names = table.schema.shown_names
         if column not in names:
             raise ValueError(
@@ -41,7 +43,7 @@ class Condition:
         self.name, self.wanted = column, wanted
         self.value = None  # what the rows that are near it get
         if table.schema.numeric[self.column]:
-            self._of_numbers(table)
+            self._of_numbers(quantiles[self.column])
         else:
             self._of_levels(table)
 
@@ -53,8 +55,7 @@ class Condition:
             raise self._unseen_error(f"Expected one of {shortened(seen)}.")
         self.low = self.high = levels.index(self.wanted)
 
-    def _of_numbers(self, table):
-        quantiles = table.quantiles[self.column]
+    def _of_numbers(self, quantiles):
         values = quantiles.values
         smallest, largest = values[0], values[-1]
         if isinstance(self.wanted, tuple | list):

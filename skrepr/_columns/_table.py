@@ -40,9 +40,11 @@ class Table:
         Whether cells were missing in the training rows.
     frequencies : list of ndarray of shape (n_levels,), float64
         Of the levels of every categorical column; empty for a numeric one.
+    low, high : ndarray of shape (n_columns,), float64
+        The smallest and the largest value of the training rows, in the user's units.
     quantiles : list of Quantiles or None
-        Distributions of the numeric columns, in the user's units; None for categorical
-        ones, or for all of them.
+        Distributions of the numeric columns, in the user's units, with "quantile"; None
+        for the others.
     linear : ndarray of shape (n_columns,), bool
         The columns that are standardised even with "quantile".
     """
@@ -53,6 +55,8 @@ class Table:
     standardize: bool | str
     missing: np.ndarray
     frequencies: list
+    low: np.ndarray
+    high: np.ndarray
     quantiles: list
     linear: np.ndarray
 
@@ -62,6 +66,11 @@ class Table:
         scaled = numeric & self.varies if self.standardize else np.zeros_like(numeric)
         self.center = np.where(numeric & (scaled | ~self.varies), self.mean, 0.0)
         self.scale = np.where(scaled, self.std, 1.0)
+        distance = np.where(numeric, MAX_DEVIATIONS * self.std, np.inf)
+        self._bounds = (
+            (self.mean - distance - self.center) / self.scale,
+            (self.mean + distance - self.center) / self.scale,
+        )
         mapped = scaled & ~self.linear
         if self.standardize != "quantile":
             mapped[:] = False
@@ -70,7 +79,7 @@ class Table:
         }
 
     @classmethod
-    def fit(cls, X, *, standardize, schema, with_quantiles=False):
+    def fit(cls, X, *, standardize, schema):
         """Learn mean and standard deviation of every column, or the frequencies.
 
         Parameters
@@ -82,9 +91,6 @@ class Table:
             normal by the ranks.
         schema : Schema
             What is known of the user's columns.
-        with_quantiles : bool
-            Whether to learn the distributions of the numeric columns, even if the
-            matrix does not need them.
 
         Returns
         -------
@@ -131,9 +137,9 @@ class Table:
             _frequencies(X[:, j], n) if n else np.empty(0)
             for j, n in enumerate(schema.n_levels)
         ]
-        learned = numeric & (with_quantiles or standardize == "quantile")
+        ranked = numeric & (standardize == "quantile")
         quantiles = [
-            Quantiles.fit(X[:, j]) if learned[j] else None for j in range(len(learned))
+            Quantiles.fit(X[:, j]) if ranked[j] else None for j in range(len(ranked))
         ]
         return cls(
             schema,
@@ -142,8 +148,10 @@ class Table:
             standardize,
             missing,
             frequencies,
+            low,
+            high,
             quantiles,
-            linear=np.zeros(len(learned), bool),
+            linear=np.zeros(len(ranked), bool),
         )
 
     def with_linear(self, linear):
@@ -184,9 +192,7 @@ class Table:
             distance. What is missing stays NaN.
         """
         matrix = np.empty(X.shape, X.dtype if dtype is None else dtype)
-        distance = np.where(self.schema.numeric, MAX_DEVIATIONS * self.std, np.inf)
-        low = (self.mean - distance - self.center) / self.scale
-        high = (self.mean + distance - self.center) / self.scale
+        low, high = self._bounds
         constant = np.flatnonzero(~self.varies)
         # What lies between these two is within the bounds of every column.
         max_low = low[self.varies].max(initial=-np.inf)
@@ -280,6 +286,8 @@ class Table:
             "standardize": self.standardize,
             "missing": self.missing.tolist(),
             "frequencies": [shares.tolist() for shares in self.frequencies],
+            "low": self.low.tolist(),
+            "high": self.high.tolist(),
             "quantiles": [each and each.get_state() for each in self.quantiles],
             "linear": self.linear.tolist(),
         }
@@ -303,6 +311,8 @@ class Table:
             state["standardize"],
             np.asarray(state["missing"], bool),
             [np.asarray(shares, float) for shares in state["frequencies"]],
+            np.asarray(state["low"], float),
+            np.asarray(state["high"], float),
             [each and Quantiles.from_state(each) for each in state["quantiles"]],
             np.asarray(state["linear"], bool),
         )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 
 from skrepr._columns._inputs import ColumnEncoder
 from skrepr._estimators._decoding import DecodingTransformer
@@ -304,16 +305,18 @@ class AutoencoderTransformer(DecodingTransformer):
 
     def _before_training(self, module, matrix, targets, training):
         part = self._part("error_model")
-        error_model = part.build(self.table_.columns)
-        self.error_model_ = check_module(error_model, ErrorModelModule, part)
+        # Scores may never be asked for, but what cannot work is refused now.
+        check_module(part.build(self.table_.columns), ErrorModelModule, part)
 
-    def _after_training(self, rows, seed):
-        self._learn_to_generate(self._sampled_codes(rows, seed), seed)
-        self._scorer.fit(rows, np.random.default_rng(seed))
+    def _put_off(self, rows, seed):
+        super()._put_off(rows, seed)
+        self._scorer = self._deferred(Scorer.fit, "error_model", rows, seed)
 
     @property
-    def _scorer(self):
-        return Scorer(self.module_, self.error_model_, self.table_, self.device_)
+    def error_model_(self):
+        """The distribution of the training rows' errors."""
+        check_is_fitted(self)
+        return self._scorer.get().module.error_model
 
     def score_samples(self, X):
         """Score rows: the higher, the more normal.
@@ -361,7 +364,7 @@ class AutoencoderTransformer(DecodingTransformer):
             in a row without any value all that vary contribute alike.
         """
         rows = self._validate_rows(X)
-        return self._scorer.contributions(rows)
+        return self._scorer.get().contributions(rows)
 
     def score(self, X, y=None):
         """Score the reconstruction of X as a whole.

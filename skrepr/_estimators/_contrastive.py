@@ -16,7 +16,7 @@ from skrepr._estimators._contrastive_module import ContrastiveModule
 from skrepr._estimators._diagnosis import N_DIAGNOSED, diagnose
 from skrepr._estimators._encoding import EncodingMixin
 from skrepr._sklearn import StrOptions
-from skrepr._training._inference import evaluation, for_inference, to_tensor
+from skrepr._training._inference import for_inference, to_tensor
 from skrepr._training._loop import TrainingError
 from skrepr._training._random import Seeded, may_draw
 from skrepr._training._samplers import ClassBalanced
@@ -336,18 +336,18 @@ class ContrastiveTransformer(EncodingMixin, BaseTorchEstimator):
             return self._score_labels(X, y)
         X = self._validate_rows(X)
         matrix = self.table_.to_matrix(X)
-        module = for_inference(self.module_, self.device_, matrix.dtype)
-        weight = next(module.parameters())
-        generator = torch.Generator(weight.device).manual_seed(0)
+        evaluator = for_inference(self.module_, self.device_, matrix.dtype)
+        module, like = evaluator.module, evaluator.like
+        generator = torch.Generator(like.device).manual_seed(0)
         size = min(_CANDIDATES, len(matrix))
         order = np.random.default_rng(0).permutation(len(matrix))
         # The last group is filled up with rows of the first.
         groups = np.resize(order, (math.ceil(len(order) / size), size))
         hits = 0.0
         draws = Seeded(generator) if may_draw(module) else nullcontext()
-        with evaluation(module), draws:
+        with evaluator.at_work(), draws:
             for group in np.array_split(groups, math.ceil(len(groups) / _GROUPS)):
-                x = to_tensor(matrix[group.ravel()], weight)
+                x = to_tensor(matrix[group.ravel()], like)
                 a, b = (
                     F.normalize(module.encode(view), dim=1).unflatten(0, group.shape)
                     for view in (module.augment(x, generator) for _ in range(2))

@@ -5,6 +5,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted
 
@@ -12,12 +13,17 @@ from skrepr._columns._conditions import Condition, draw_until
 from skrepr._columns._table import NEVER_SEEN, Table
 from skrepr._columns._trimming import central_rows
 from skrepr._estimators._base import BaseTorchEstimator
+from skrepr._estimators._deferred import Deferred
 from skrepr._estimators._encoding import EncodingMixin
-from skrepr._estimators._row_generator import RowGenerator
+from skrepr._estimators._row_generator import RowGenerator, some_rows
 from skrepr._sklearn import Interval
 from skrepr._training._inference import run
-from skrepr.latent_densities import MAX_CODES, LatentDensity
+from skrepr.latent_densities import LatentDensity
 from skrepr.likelihoods import Likelihood
+
+# Training rows that are kept for what is not asked for yet.
+_MAX_KEPT_ROWS = 100_000  # ranks in so many err by 0.002
+_MAX_KEPT_BYTES = 2**27
 
 
 class DecodingTransformer(EncodingMixin, BaseTorchEstimator):
@@ -174,9 +180,13 @@ class DecodingTransformer(EncodingMixin, BaseTorchEstimator):
                 f"None)}}. Got {given!r}."
             )
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-        conditions = [Condition(self.table_, *item) for item in (given or {}).items()]
+        generator = self.row_generator_
+        conditions = [
+            Condition(self.table_, generator.quantiles, column, wanted)
+            for column, wanted in (given or {}).items()
+        ]
         draw = partial(
-            self.row_generator_.draw,
+            generator.draw,
             network=self.module_,
             table=self.table_,
             generator=torch.Generator().manual_seed(seed),
@@ -232,26 +242,50 @@ class DecodingTransformer(EncodingMixin, BaseTorchEstimator):
         return central_rows(rows, self.trim, schema.numeric)
 
     def _learn_reader(self, X, y, rows, schema, random):
-        table = Table.fit(
-            rows, standardize=self.standardize, schema=schema, with_quantiles=True
-        )
+        table = Table.fit(rows, standardize=self.standardize, schema=schema)
         linear = table.linear.copy()
         for likelihood, positions in self._part("likelihood").groups(table.columns):
             linear[positions] = likelihood.in_user_units
         self.table_ = table.with_linear(linear) if linear.any() else table
 
-    def _sampled_codes(self, rows, seed):
-        """Return the codes of the rows that the generator is to learn from."""
-        if len(rows) > MAX_CODES:
-            rng = np.random.default_rng(seed)
-            rows = rows[rng.choice(len(rows), MAX_CODES, replace=False)]
-        return self._run("encode", rows)
+    def _after_training(self, rows, seed):
+        max_rows = min(_MAX_KEPT_ROWS, _MAX_KEPT_BYTES // rows[0].nbytes)
+        kept = some_rows(rows, max_rows, np.random.default_rng(seed))
+        # The rows may be the user's own array, in which anything may be written.
+        self._put_off(kept.copy() if kept is rows else kept, seed)
 
-    def _learn_to_generate(self, codes, seed):
-        """Set `row_generator_` from codes of training rows."""
-        self.row_generator_ = RowGenerator.fit(
-            self._part("latent_density"), codes, self.module_, seed
+    def _put_off(self, rows, seed):
+        """Put off what only some verbs need, and is learned from training rows."""
+        self._row_generator = self._deferred(
+            RowGenerator.fit, "latent_density", rows, seed
         )
+
+    def _deferred(self, fit, name, rows, seed):
+        """Put off what a part is to learn from training rows.
+
+        Parameters
+        ----------
+        fit : callable
+            ``fit(part, network, table, rows, seed, device)``.
+        name : str
+            The parameter that the part is.
+        rows : ndarray of shape (n_samples, n_features)
+        seed : int
+
+        Returns
+        -------
+        Deferred
+        """
+        # A part of the user's and the parameters of this estimator may change.
+        part = clone(self._part(name))
+        network, table, device = self.module_, self.table_, self.device_
+        return Deferred(partial(fit, part, network, table, rows, seed, device))
+
+    @property
+    def row_generator_(self):
+        """The density of codes that `sample` draws from, and quantiles."""
+        check_is_fitted(self)
+        return self._row_generator.get()
 
     # The way back.
 

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from skrepr._columns._quantiles import ranks
+from skrepr._columns._quantiles import Quantiles, ranks
 from skrepr._training._inference import run
+from skrepr.latent_densities import MAX_CODES
 
 _N_LEARNED_FROM = 10_000  # generated rows whose distribution is learned
 _N_KNOTS = 1000  # quantiles of a generated column
@@ -26,6 +27,9 @@ class RowGenerator(nn.Module):
     ----------
     density : torch.nn.Module
         As `LatentDensity.build` returns it.
+    quantiles : list of Quantiles or None
+        Distributions of the columns among the training rows, in the user's units; None
+        for those of categories.
 
     Attributes
     ----------
@@ -35,29 +39,42 @@ class RowGenerator(nn.Module):
 
     generated: torch.Tensor
 
-    def __init__(self, density):
+    def __init__(self, density, quantiles):
         super().__init__()
         self.density = density
+        self.quantiles = quantiles
         self.register_buffer("generated", torch.empty(0))
 
     @classmethod
-    def fit(cls, latent_density, codes, network, seed):
-        """Learn to generate rows from the codes of training rows.
+    def fit(cls, latent_density, network, table, rows, seed, device):
+        """Learn to generate rows from training rows.
 
         Parameters
         ----------
         latent_density : LatentDensity
-        codes : ndarray of shape (n_codes, n_components)
         network : DecodingModule
             The trained module of the estimator: on the CPU, float32, in eval mode.
+        table : Table
+        rows : ndarray of shape (n_rows, n_features)
+            In the user's units.
         seed : int
+        device : str
+            Where to compute codes.
 
         Returns
         -------
         RowGenerator
         """
         generator = torch.Generator().manual_seed(seed)
-        row_generator = cls(latent_density.build(codes.astype(np.float64), seed))
+        codes = run(
+            network,
+            "encode",
+            some_rows(rows, MAX_CODES, np.random.default_rng(seed)),
+            device,
+            to_matrix=table.to_matrix,
+        )
+        density = latent_density.build(codes.astype(np.float64), seed)
+        row_generator = cls(density, _quantiles(table, rows))
         matrix = row_generator._decode(_N_LEARNED_FROM, network, generator)
         at = (np.arange(_N_KNOTS) + 0.5) * len(matrix) / _N_KNOTS
         quantiles = np.sort(matrix, axis=0)[at.astype(int)]
@@ -85,9 +102,9 @@ class RowGenerator(nn.Module):
         X = network.likelihood.restore(table.from_matrix(matrix.astype(np.float64)))
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         knots = self.generated.numpy()
-        for j in np.flatnonzero(table.varies & ~table.linear).tolist():
-            if table.quantiles[j] is not None:
-                X[:, j] = table.quantiles[j].at(ranks(matrix[:, j], knots[:, j], rng))
+        ranked = table.schema.numeric & table.varies & ~table.linear
+        for j in np.flatnonzero(ranked).tolist():
+            X[:, j] = self.quantiles[j].at(ranks(matrix[:, j], knots[:, j], rng))
         categorical = np.flatnonzero(~table.schema.numeric & table.varies)
         if len(categorical):
             matrix = table.to_matrix(X, np.float32)
@@ -99,3 +116,32 @@ class RowGenerator(nn.Module):
         """Draw codes, and for each a row of the matrix."""
         codes = self.density.sample(n_samples, generator).numpy()
         return run(network, "sample", codes, "cpu", generator=generator)
+
+    def get_extra_state(self):
+        """Return what ``state_dict`` holds besides tensors, values JSON can hold."""
+        return [each and each.get_state() for each in self.quantiles]
+
+    def set_extra_state(self, state):
+        """Take over what `get_extra_state` returned."""
+        self.quantiles = [each and Quantiles.from_state(each) for each in state]
+
+
+def some_rows(rows, max_rows, rng):
+    """Return rows, or so many of them drawn at random if there are more."""
+    if len(rows) <= max_rows:
+        return rows
+    return rows[rng.choice(len(rows), max_rows, replace=False)]
+
+
+def _quantiles(table, rows):
+    """Return the distributions of the numeric columns, None for the others."""
+    quantiles = list(table.quantiles)
+    for j in np.flatnonzero(table.schema.numeric).tolist():
+        if quantiles[j] is None:
+            column = rows[:, j]
+            low, high = table.low[j], table.high[j]
+            if np.nanmin(column) > low or np.nanmax(column) < high:
+                # They are some of the training rows, but the range is that of all.
+                column = np.append(column, [low, high])
+            quantiles[j] = Quantiles.fit(column)
+    return quantiles

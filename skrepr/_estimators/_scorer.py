@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from skrepr._columns._table import NEVER_SEEN
+from skrepr._estimators._row_generator import some_rows
 from skrepr._training._inference import run
 
 _N_FITTED = 10_000  # rows that an error model learns from; or twice its dimension
@@ -74,31 +75,41 @@ class Scorer:
     network : AutoencoderModule
         Trained: on the CPU, float32, in eval mode.
     error_model : ErrorModelModule
-        `fit` fits it.
+        Fitted.
     table : Table
     device : str
         Where to evaluate the network.
     """
 
     def __init__(self, network, error_model, table, device):
-        with torch.device("cpu"):
-            self.module = ScoringModule(network, error_model, table.columns)
+        self.module = ScoringModule(network, error_model, table.columns)
         self.table = table
         self.device = device
 
-    def fit(self, rows, rng):
+    @classmethod
+    def fit(cls, error_model, network, table, rows, seed, device):
         """Learn the errors of normal rows.
 
         Parameters
         ----------
-        rows : ndarray of shape (n_samples, n_features)
-            The training rows.
-        rng : numpy.random.Generator
+        error_model : ErrorModel
+        network, table, device
+            As of the class.
+        rows : ndarray of shape (n_rows, n_features)
+            Training rows.
+        seed : int
+
+        Returns
+        -------
+        Scorer
         """
+        scorer = cls(network, error_model.build(table.columns), table, device)
+        scorer._learn(rows, np.random.default_rng(seed))
+        return scorer
+
+    def _learn(self, rows, rng):
         model, dimension = self.module.error_model, self._dimension
-        n_fitted = max(_N_FITTED, 2 * dimension)
-        if len(rows) > n_fitted:
-            rows = rows[rng.choice(len(rows), n_fitted, replace=False)]
+        rows = some_rows(rows, max(_N_FITTED, 2 * dimension), rng)
         errors = self._errors(rows)
         model.fit(errors)
         # After a training without holes, rows with holes may never come: they are

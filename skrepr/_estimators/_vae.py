@@ -8,6 +8,7 @@ import torch
 from skrepr._blocks import blocks
 from skrepr._columns._inputs import ColumnEncoder
 from skrepr._estimators._decoding import DecodingTransformer
+from skrepr._estimators._row_generator import some_rows
 from skrepr._estimators._vae_module import N_COMPLETIONS, VAEModule
 from skrepr._sklearn import Interval
 from skrepr._warnings import warn_user
@@ -16,6 +17,7 @@ from skrepr.metrics import active_units
 
 _MIN_STEPS = 500  # of a training that may be said to have collapsed
 _MAX_COMPLETED = 1000  # rows whose completions are in memory at a time
+_N_DIAGNOSED = 1000  # rows in whose codes active units are looked for
 
 
 class VAETransformer(DecodingTransformer):
@@ -395,9 +397,9 @@ class VAETransformer(DecodingTransformer):
         return float(self.log_likelihood(X).mean())
 
     def _after_training(self, rows, seed):
-        codes = self._sampled_codes(rows, seed)
-        self._learn_to_generate(codes, seed)
-        self.active_units_ = active_units(codes)
+        super()._after_training(rows, seed)
+        some = some_rows(rows, _N_DIAGNOSED, np.random.default_rng(seed))
+        self.active_units_ = active_units(self._run("encode", some))
         n_steps = self.n_iter_ * max(1, len(rows) // self.batch_size)
         is_trained = n_steps >= _MIN_STEPS and self.table_.varies.any()
         if is_trained and not self.active_units_.any():

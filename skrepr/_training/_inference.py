@@ -1,18 +1,24 @@
 """Devices, and batched evaluation: the border between NumPy and torch."""
 
 import copy
+import threading
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from skrepr._blocks import blocks
-from skrepr._training._stacks import for_evaluation, has_stacks
+from skrepr._training._stacks import for_evaluation
 from skrepr._training._threads import one_thread
 
 # Intermediate values of a batch: few enough for the cache of a core, enough for a GPU.
 _CELLS_CPU, _CELLS_GPU = 2**18, 2**24
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # of a module
+
+_MAX_ROWS_KEPT = 256  # for so many rows intermediate values keep their memory
 
 
 def resolve_device(device):
@@ -62,13 +68,77 @@ def _is_present(device):
     return device.type == "cpu"
 
 
+class Evaluator:
+    """A copy of a fitted module, in the precision and on the device of its inputs.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+    like : torch.Tensor
+        Of the device and the precision of the inputs.
+    """
+
+    def __init__(self, module, device, dtype):
+        self.module = copy.deepcopy(module).to(device, dtype)
+        parameters = list(self.module.parameters())
+        self._widest = max(max(p.shape, default=1) for p in parameters)
+        self._stacks = for_evaluation(self.module)
+        self.like = torch.empty(0, dtype=dtype, device=device)
+
+    @contextmanager
+    def at_work(self):
+        """Do without gradients, and with one thread if stacks compute the module."""
+        with torch.inference_mode(), one_thread() if self._stacks else nullcontext():
+            yield
+
+    def apply(self, function, rows, *, to_matrix=None, cells_per_row=1):
+        """Evaluate a function of the module on the rows of an array, in batches.
+
+        Parameters
+        ----------
+        function : callable
+            Maps a tensor (n, n_columns) to a tensor whose first axis has length n.
+        rows : ndarray of shape (n_samples, n_columns)
+        to_matrix : callable, optional
+            Makes of a block of rows what the module sees.
+        cells_per_row : int, default=1
+            Intermediate values a row needs at its widest, if that is more than the
+            widest weight matrix of the module says.
+
+        Returns
+        -------
+        ndarray of the dtype of `rows`
+        """
+        n_cells = _CELLS_CPU if self.like.device.type == "cpu" else _CELLS_GPU
+        result = None
+        with self.at_work():
+            for block in blocks(len(rows), max(cells_per_row, self._widest), n_cells):
+                matrix = rows[block] if to_matrix is None else to_matrix(rows[block])
+                values = function(to_tensor(matrix, self.like)).cpu().numpy()
+                if result is None:
+                    result = np.empty((len(rows), *values.shape[1:]), rows.dtype)
+                result[block] = values
+        if len(rows) > _MAX_ROWS_KEPT:
+            for stack in self._stacks:
+                stack.forget()
+        return result
+
+
+# Copies live as long as their modules, but apart from them: verbs change nothing of an
+# estimator, and neither clones nor pickles know of copies.
+_evaluators: WeakKeyDictionary = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
 def for_inference(module, device, dtype):
-    """Copy a fitted module to where, and to the precision in which, it is evaluated.
+    """Return what evaluates a fitted module, the same at every call.
 
     Parameters
     ----------
     module : torch.nn.Module
-        At rest: on the CPU, float32, in eval mode. It is not touched.
+        At rest: on the CPU, float32, in eval mode. It is not touched. Once it has been
+        changed, a new copy is made; torch does not tell of changes to the memory of
+        ``tensor.data``.
     device : str
         The device of the fit. The CPU takes its place where it is missing.
     dtype : numpy.dtype
@@ -76,29 +146,41 @@ def for_inference(module, device, dtype):
 
     Returns
     -------
-    torch.nn.Module
+    Evaluator
     """
     device = torch.device(device)
     if not _is_present(device):
         device = torch.device("cpu")
-    precise = np.dtype(dtype) == np.float64 and device.type != "mps"
-    module = copy.deepcopy(module)
-    module.to(device, torch.float64 if precise else torch.float32)
-    for_evaluation(module)
-    return module
+    precise = dtype == np.float64 and device.type != "mps"
+    dtype = torch.float64 if precise else torch.float32
+    with _lock:
+        content, tensors = _content(module)
+        known = _evaluators.setdefault(module, {})
+        last, _, evaluator = known.get((device, dtype), (None, None, None))
+        if last != content:
+            with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
+                evaluator = Evaluator(module, device, dtype)
+            # The tensors are kept: another one cannot have the identity of one that
+            # lives.
+            known[device, dtype] = content, tensors, evaluator
+    return evaluator
 
 
-@contextmanager
-def evaluation(module):
-    """Do without gradients, and with one thread if stacks compute the module.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        As `for_inference` returns it.
-    """
-    with torch.inference_mode(), one_thread() if has_stacks(module) else nullcontext():
-        yield
+def _content(module):
+    """Tell what a module is made of at the moment: equal as long as it stays so."""
+    content: list[int] = []
+    tensors: list[torch.Tensor] = []
+    todo = [module]
+    for part in todo:  # which grows meanwhile
+        inside = vars(part)
+        content += id(part), inside["training"], *map(len, map(inside.get, _HOOKS))
+        for tensor in (*inside["_parameters"].values(), *inside["_buffers"].values()):
+            if tensor is not None:
+                version = 0 if tensor.is_inference() else tensor._version
+                content += id(tensor), version, tensor.data_ptr()
+                tensors.append(tensor)
+        todo += [child for child in inside["_modules"].values() if child is not None]
+    return content, tensors
 
 
 def run(
@@ -118,17 +200,17 @@ def run(
     module : torch.nn.Module
         At rest, see `for_inference`.
     verb : str
-        The name of the method, as `function` of `apply`.
+        The name of the method, as `function` of `Evaluator.apply`.
     rows : ndarray of shape (n_samples, n_columns)
         Their dtype is the precision.
     device : str
         The device of the fit.
     to_matrix : callable, optional
-        As of `apply`.
+        As of `Evaluator.apply`.
     generator : torch.Generator, optional
         Passed to the method, which is then evaluated where the generator is.
     cells_per_row : int, default=1
-        As of `apply`.
+        As of `Evaluator.apply`.
 
     Returns
     -------
@@ -136,47 +218,13 @@ def run(
     """
     if generator is not None:
         device = generator.device
-    module = for_inference(module, device, rows.dtype)
-    function = getattr(module, verb)
+    evaluator = for_inference(module, device, rows.dtype)
+    function = getattr(evaluator.module, verb)
     if generator is not None:
         function = partial(function, generator=generator)
-    return apply(
-        module, function, rows, to_matrix=to_matrix, cells_per_row=cells_per_row
+    return evaluator.apply(
+        function, rows, to_matrix=to_matrix, cells_per_row=cells_per_row
     )
-
-
-def apply(module, function, rows, *, to_matrix=None, cells_per_row=1):
-    """Evaluate a function of a module on the rows of an array, a batch at a time.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        As `for_inference` returns it.
-    function : callable
-        Maps a tensor (n, n_columns) to a tensor whose first axis has length n.
-    rows : ndarray of shape (n_samples, n_columns)
-    to_matrix : callable, optional
-        Makes of a block of rows what the module sees.
-    cells_per_row : int, default=1
-        Intermediate values a row needs at its widest, if that is more than the widest
-        weight matrix of the module says.
-
-    Returns
-    -------
-    ndarray of the dtype of `rows`
-    """
-    weight = next(module.parameters())
-    widest = max(max(p.shape, default=1) for p in module.parameters())
-    n_cells = _CELLS_CPU if weight.device.type == "cpu" else _CELLS_GPU
-    result = None
-    with evaluation(module):
-        for block in blocks(len(rows), max(cells_per_row, widest), n_cells):
-            matrix = rows[block] if to_matrix is None else to_matrix(rows[block])
-            values = function(to_tensor(matrix, weight)).cpu().numpy()
-            if result is None:
-                result = np.empty((len(rows), *values.shape[1:]), rows.dtype)
-            result[block] = values
-    return result
 
 
 def to_tensor(matrix, like):

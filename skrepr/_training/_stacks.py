@@ -12,7 +12,6 @@ help, and none changes the numbers by more than rounding:
 Networks this file does not know, or on other devices, are left to torch's autograd.
 """
 
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,6 +31,8 @@ _HOOKS = (
 )
 
 _aten = torch.ops.aten
+
+_MAX_SIZES = 4  # of batches whose workspaces are kept in training
 
 
 @dataclass(frozen=True)
@@ -173,20 +174,6 @@ def find_stacks(module):
     return found if may_join else []
 
 
-def has_stacks(module):
-    """Tell whether stacks compute MLPs of a module at the moment.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-
-    Returns
-    -------
-    bool
-    """
-    return any("forward" in vars(part) for part in module.modules())
-
-
 class _Map:
     """A linear map of a stack, and the activation of the rows it is applied to.
 
@@ -267,7 +254,8 @@ class Stack:
         self.maps = list(map(_Map, matrices, gradients, below))
         self.anchor = layers[0].weight
         self.is_fresh = True
-        self._spare = defaultdict(list)
+        self._spare: dict[int, list] = {}
+        self._max_sizes = _MAX_SIZES if gradients[0] is not None else 1
         layers.forward = self
 
     def __call__(self, x):
@@ -293,8 +281,10 @@ class Stack:
             What `backward` needs, or else `put_back`.
         """
         n = x.shape[0]
-        spare = self._spare[n]
-        space = spare.pop() if spare else [_Rows(n, map_) for map_ in self.maps]
+        try:
+            space = self._spare[n].pop()
+        except (KeyError, IndexError):
+            space = [_Rows(n, map_) for map_ in self.maps]
         rows = space[0]
         if x.shape != rows.values.shape:
             raise ValueError(
@@ -349,7 +339,14 @@ class Stack:
 
     def put_back(self, space):
         """Keep a workspace for the next batch of its size."""
-        self._spare[len(space[0].values)].append(space)
+        n = len(space[0].padded)
+        if n not in self._spare and len(self._spare) >= self._max_sizes:
+            self.forget()
+        self._spare.setdefault(n, []).append(space)
+
+    def forget(self):
+        """Keep no workspace any more."""
+        self._spare = {}
 
 
 def _activations_below(layers):
@@ -409,7 +406,13 @@ def for_evaluation(module):
     ----------
     module : torch.nn.Module
         It is changed: its weights must stay what they are.
+
+    Returns
+    -------
+    list of Stack
     """
+    stacks = []
     for layers in find_stacks(module):
         linear = [layer for layer in layers if type(layer) is nn.Linear]
-        Stack(layers, list(map(joint_matrix, linear)))
+        stacks.append(Stack(layers, list(map(joint_matrix, linear))))
+    return stacks

@@ -1,0 +1,47 @@
+"""Work that is put off until its result is asked for."""
+
+import threading
+
+import torch
+
+
+class Deferred:
+    """What a function returns, called once and not before it is asked for.
+
+    The result must not depend on when that is: whatever the function uses is bound to
+    it, and nobody changes that any more. To pickle or to copy the object calls the
+    function, and what it was bound to, such as training rows, is not kept.
+
+    Parameters
+    ----------
+    function : callable
+        Without arguments. If it raises, the next `get` calls it again.
+    """
+
+    def __init__(self, function):
+        self._function = function
+        self._lock = threading.Lock()
+
+    def get(self):
+        """Return the result; of threads that ask at once, one computes it."""
+        with self._lock:
+            if self._function is not None:
+                # Whatever the mode torch is in when the result is asked for.
+                with (
+                    torch.inference_mode(False),
+                    torch.no_grad(),
+                    torch.device("cpu"),
+                ):
+                    self._result = self._function()
+                self._function = None
+        return self._result
+
+    def __reduce__(self):
+        return Deferred.of, (self.get(),)
+
+    @classmethod
+    def of(cls, result):
+        """Return an object whose result is known."""
+        deferred = cls(None)
+        deferred._result = result
+        return deferred
