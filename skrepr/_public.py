@@ -17,5 +17,5 @@ def hand_on(package, namespace):
     """
     for name in namespace["__all__"]:
         value = namespace[name]
-        if getattr(value, "__module__", "").startswith(f"{package}."):
+        if getattr(value, "__module__", "").startswith(("skrepr._", f"{package}.")):
             value.__module__ = package

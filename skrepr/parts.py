@@ -2,9 +2,11 @@
 
 from sklearn.base import BaseEstimator
 
+from skrepr import _public
+from skrepr._columns._columns import Columns
 from skrepr._sklearn import InvalidParameterError
 
-__all__ = ["Part"]
+__all__ = ["Columns", "Part"]
 
 
 class TakesParts(BaseEstimator):
@@ -216,3 +218,6 @@ def check_module(module, base, part):
             "derive the class of the module from it."
         )
     return module
+
+
+_public.hand_on(__name__, globals())

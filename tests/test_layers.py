@@ -23,8 +23,8 @@ PARTS = [  # a kind a layer: a layer may use those above it in this list
 LAYERS = [  # from the ground up: a file imports its own folder and what lies below
     {"_blocks", "_public", "_sklearn", "_warnings"},
     {"_training"},
-    {"parts"},
     {"_columns"},
+    {"parts"},
     *({part} for part in PARTS),
     {"metrics"},
     {"_estimators"},

@@ -10,6 +10,8 @@ import numpy as np
 class Columns:
     """What the parts know of the matrix: one entry for every column.
 
+    Parts get it as the argument of ``build``. ``len(columns)`` is their number.
+
     A cell of a numeric column holds a number, a cell of a categorical column the code
     of its level: 0, 1, ... NaN stands for a missing cell in both.
 
@@ -35,6 +37,29 @@ class Columns:
     frequencies : list of ndarray of shape (n_levels,), float64
         Of the levels of every categorical column among the training rows; empty for a
         numeric one.
+
+    Examples
+    --------
+    An augmentation that exchanges signs, of numbers only:
+
+    >>> import torch
+    >>> from sklearn.datasets import load_wine
+    >>> from skrepr import AutoencoderTransformer
+    >>> from skrepr.augmentations import Augmentation
+    >>> class FlippedSigns(Augmentation):
+    ...     def build(self, columns):
+    ...         return Flip(torch.as_tensor(columns.numeric))
+    >>> class Flip(torch.nn.Module):
+    ...     def __init__(self, numeric):
+    ...         super().__init__()
+    ...         self.register_buffer("numeric", numeric)
+    ...
+    ...     def forward(self, x, generator, ids=None):
+    ...         u = torch.empty_like(x).uniform_(generator=generator)
+    ...         return torch.where(self.numeric & (u < 0.1), -x, x)
+    >>> ae = AutoencoderTransformer(augmentation=FlippedSigns(), max_iter=2)
+    >>> ae.fit(load_wine().data).n_iter_
+    2
     """
 
     center: np.ndarray
@@ -78,15 +103,6 @@ class Columns:
     def safe_std(self):
         """The standard deviations to divide by: 1 where a column does not vary."""
         return np.where(self.varies, self.std, 1.0)
-
-    @property
-    def units(self):
-        """The number of the unit of every cell of a row, int.
-
-        Cells of a unit share their scale, quantiles, noise and likelihood. In a table
-        every column is a unit of its own.
-        """
-        return np.arange(len(self))
 
     @property
     def is_plain(self):
