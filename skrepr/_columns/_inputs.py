@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from skrepr._training._outputs import build_network
+
 _MAX_ONE_HOT_LEVELS = 16  # of a column whose levels get an input each
 
 # fastai's rule of thumb for the width of the vectors of n levels, 1.6 n^0.56. Its bound
@@ -42,7 +44,7 @@ class ColumnEncoder(nn.Module):
         if self.inputs is None:
             self.register_buffer("mean", torch.as_tensor(columns.mean).float())
         n_inputs = len(columns) if self.inputs is None else self.inputs.width
-        self.network = backbone.encoder(n_inputs, n_outputs)
+        self.network = build_network(backbone, "encoder", n_inputs, n_outputs)
         self.constraint = constraint
 
     @property

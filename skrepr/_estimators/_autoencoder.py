@@ -9,8 +9,10 @@ from skrepr._estimators._decoding import DecodingTransformer
 from skrepr._estimators._scorer import Scorer
 from skrepr._training._by_hand import reconstruction_pass
 from skrepr._training._module import DecodingModule
+from skrepr._training._outputs import build_network, check_network, check_tensor
 from skrepr._training._stacks import is_own
 from skrepr.augmentations import Augmentation
+from skrepr.augmentations._base import build_augmentation
 from skrepr.error_models import ErrorModel, ErrorModelModule
 from skrepr.likelihoods._joint import build_likelihood
 from skrepr.parts import check_module
@@ -61,7 +63,7 @@ class AutoencoderModule(DecodingModule):
         terms = {"reconstruction": cost.sum() / n_cells}
         if self.penalty is not None:
             encoded = EncodedBatch(z, inputs, self.encoder.network, batch.generator)
-            terms["penalty"] = self.penalty(encoded)
+            terms["penalty"] = check_tensor(self.penalty(encoded), (), self.penalty)
         return terms
 
     def _hide(self, x, noisy, generator):
@@ -288,16 +290,14 @@ class AutoencoderTransformer(DecodingTransformer):
         augmentation = self._part("augmentation")
         penalty = self._part("penalty")
         k = self.n_components
+        constraint = None if penalty is None else penalty.constraint(k)
+        if constraint is not None:
+            check_network(constraint, k, k, penalty, "constraint")
         return AutoencoderModule(
-            ColumnEncoder(
-                columns,
-                backbone,
-                k,
-                None if penalty is None else penalty.constraint(k),
-            ),
-            backbone.decoder(k, likelihood.n_outputs),
+            ColumnEncoder(columns, backbone, k, constraint),
+            build_network(backbone, "decoder", k, likelihood.n_outputs),
             likelihood,
-            None if augmentation is None else augmentation.build(columns),
+            None if augmentation is None else build_augmentation(augmentation, columns),
             None if penalty is None else penalty.build(k),
             columns,
             k,

@@ -22,6 +22,7 @@ from skrepr._training._random import Seeded, may_draw
 from skrepr._training._samplers import ClassBalanced
 from skrepr._warnings import warn_user
 from skrepr.augmentations import Augmentation
+from skrepr.augmentations._base import build_augmentation
 from skrepr.auxiliaries import Auxiliary
 from skrepr.metrics import effective_rank, knn_accuracy, normalized_std
 from skrepr.objectives import Objective, ObjectiveModule
@@ -264,7 +265,7 @@ class ContrastiveTransformer(EncodingMixin, BaseTorchEstimator):
         return ContrastiveModule(
             encoder,
             check_module(objective.build(encoder, head, k), ObjectiveModule, objective),
-            self._part("augmentation").build(columns),
+            build_augmentation(self._part("augmentation"), columns),
             None if auxiliary is None else auxiliary.build(columns, k),
             k,
         )

@@ -3,6 +3,7 @@
 import torch
 
 from skrepr._training._module import TrainableModule
+from skrepr._training._outputs import check_terms
 from skrepr._training._stacks import is_own
 from skrepr.objectives import Views
 
@@ -42,9 +43,9 @@ class ContrastiveModule(TrainableModule):
 
     def loss(self, batch):
         views = self.views(batch)
-        terms = self.objective(views)
+        terms = check_terms(self.objective(views), self.objective)
         if self.auxiliary is not None:
-            terms = terms | self.auxiliary(views)
+            terms = terms | check_terms(self.auxiliary(views), self.auxiliary)
         return terms
 
     def after_step(self):

@@ -18,6 +18,7 @@ from skrepr._sklearn import fit_context
 from skrepr._training._inference import run
 from skrepr._training._module import TrainableModule
 from skrepr.augmentations import Augmentation
+from skrepr.augmentations._base import build_augmentation
 
 _MAX_PROBED = 10_000  # rows that the start of the head is learned from
 
@@ -228,7 +229,7 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
         return self._module_type(
             copy.deepcopy(pretrained.encoder).requires_grad_(True),
             HeadModule(pretrained.n_components, self._n_outputs),
-            None if augment is None else augment.build(columns),
+            None if augment is None else build_augmentation(augment, columns),
             pretrained.n_components,
         )
 

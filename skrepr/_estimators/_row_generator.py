@@ -6,6 +6,7 @@ from torch import nn
 
 from skrepr._columns._quantiles import Quantiles, ranks
 from skrepr._training._inference import run
+from skrepr._training._outputs import check_tensor
 from skrepr.latent_densities import MAX_CODES
 
 _N_LEARNED_FROM = 10_000  # generated rows whose distribution is learned
@@ -114,8 +115,9 @@ class RowGenerator(nn.Module):
 
     def _decode(self, n_samples, network, generator):
         """Draw codes, and for each a row of the matrix."""
-        codes = self.density.sample(n_samples, generator).numpy()
-        return run(network, "sample", codes, "cpu", generator=generator)
+        codes = self.density.sample(n_samples, generator)
+        check_tensor(codes, (n_samples, network.n_components), self.density, "sample")
+        return run(network, "sample", codes.numpy(), "cpu", generator=generator)
 
     def get_extra_state(self):
         """Return what ``state_dict`` holds besides tensors, values JSON can hold."""

@@ -7,6 +7,7 @@ from torch import nn
 from skrepr._columns._table import NEVER_SEEN
 from skrepr._estimators._row_generator import some_rows
 from skrepr._training._inference import run
+from skrepr._training._outputs import check_tensor
 
 _N_FITTED = 10_000  # rows that an error model learns from; or twice its dimension
 _N_HOLED = 1000  # rows that holes are made in, to learn what holes do to scores
@@ -64,7 +65,8 @@ class ScoringModule(nn.Module):
         return errors.masked_fill_((holes & network.varies)[:, None], torch.nan)
 
     def contributions(self, x):
-        return self.error_model(self.errors(x))
+        contributions = self.error_model(self.errors(x))
+        return check_tensor(contributions, x.shape, self.error_model)
 
 
 class Scorer:

@@ -11,6 +11,7 @@ from skrepr._estimators._decoding import DecodingTransformer
 from skrepr._estimators._row_generator import some_rows
 from skrepr._estimators._vae_module import N_COMPLETIONS, VAEModule
 from skrepr._sklearn import Interval
+from skrepr._training._outputs import build_network
 from skrepr._warnings import warn_user
 from skrepr.likelihoods._joint import build_likelihood
 from skrepr.metrics import active_units
@@ -220,7 +221,7 @@ class VAETransformer(DecodingTransformer):
         likelihood = build_likelihood(self._part("likelihood"), columns)
         k = self.n_components
         encoder = ColumnEncoder(columns, backbone, 2 * k)
-        decoder = backbone.decoder(k, likelihood.n_outputs)
+        decoder = build_network(backbone, "decoder", k, likelihood.n_outputs)
         noise = torch.randn(self.n_importance_samples, k, dtype=torch.float32)
         if self.n_importance_samples > 1:
             # Their mean and variance would be an error that all rows have in common.

@@ -92,7 +92,7 @@ class Trainer:
         with self.seeded(self.generator):
             if self._by_hand is None:
                 terms = self.module.loss(batch)
-                reduce(add, terms.values()).backward()
+                _total(terms).backward()
                 terms = {name: term.detach() for name, term in terms.items()}
             else:
                 terms = self._by_hand(batch)
@@ -246,6 +246,18 @@ def _train_epoch(trainer, source, sampler, epoch, n_steps, bar):
             "values in X."
         )
     trainer.record("", values)
+
+
+def _total(terms):
+    """Add up the terms of a loss, of which one at least must have a derivative."""
+    total = reduce(add, terms.values()) if terms else torch.zeros(())
+    if not total.requires_grad:
+        raise TypeError(
+            f"None of the terms {list(terms)} of the loss has a derivative by the "
+            "weights. Expected terms that torch can differentiate: neither detached "
+            "nor computed outside of torch."
+        )
+    return total
 
 
 def _check_weights(module):

@@ -42,9 +42,8 @@ class Seeded(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        if (
-            torch.Tag.nondeterministic_seeded not in func.tags
-            or kwargs.get("generator") is not None
+        if torch.Tag.nondeterministic_seeded not in func.tags or any(
+            isinstance(x, torch.Generator) for x in (*args, *kwargs.values())
         ):
             return func(*args, **kwargs)
         if func is torch.ops.aten.native_dropout.default:  # the fused one, on a GPU

@@ -3,8 +3,13 @@
 import math
 from numbers import Real
 
+import torch
+from torch import nn
+
 from skrepr._sklearn import InvalidParameterError
-from skrepr.parts import Part
+from skrepr._training._outputs import check_tensor, rehearsal
+from skrepr._training._stacks import is_own
+from skrepr.parts import Part, check_module
 
 
 class Augmentation(Part):
@@ -85,6 +90,31 @@ class DrawnParameter(Augmentation):
         """The lowest and the highest value that a row may draw."""
         value = getattr(self, self._drawn)
         return (value, value) if isinstance(value, Real) else tuple(value)
+
+
+def build_augmentation(part, columns):
+    """Build the module of an augmentation, and check what a user's makes of rows.
+
+    Parameters
+    ----------
+    part : Augmentation
+    columns : Columns
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Raises
+    ------
+    TypeError
+        If it does not return rows of the shape that it was given.
+    """
+    module = check_module(part.build(columns), nn.Module, part)
+    if not is_own(part):
+        x = torch.as_tensor(columns.mean).float().repeat(2, 1)
+        with rehearsal(module) as generator:
+            check_tensor(module(x, generator), x.shape, module)
+    return module
 
 
 def _is_range(value, largest):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from skrepr._sklearn import InvalidParameterError
-from skrepr.augmentations._base import Augmentation
+from skrepr.augmentations._base import Augmentation, build_augmentation
 
 
 class Compose(Augmentation):
@@ -36,7 +36,8 @@ class Compose(Augmentation):
     def build(self, columns):
         """Build the function that changes a batch."""
         return _Compose(
-            self._part("first").build(columns), self._part("second").build(columns)
+            build_augmentation(self._part("first"), columns),
+            build_augmentation(self._part("second"), columns),
         )
 
 

@@ -7,6 +7,8 @@ import torch
 
 from skrepr._columns._messages import shortened
 from skrepr._sklearn import InvalidParameterError
+from skrepr._training._outputs import check_tensor, rehearsal
+from skrepr._training._stacks import is_own
 from skrepr.likelihoods._base import Likelihood, LikelihoodModule
 from skrepr.likelihoods._categories import Softmax
 from skrepr.parts import check_module
@@ -195,4 +197,18 @@ def build_likelihood(part, columns, *, noise=True):
 
 
 def _build(part, columns, noise):
-    return check_module(part.build(columns, noise=noise), LikelihoodModule, part)
+    """Build the module of a likelihood, and check that a user's is of all cells."""
+    module = check_module(part.build(columns, noise=noise), LikelihoodModule, part)
+    if is_own(part):
+        return module
+    x = torch.as_tensor(columns.mean).float().repeat(2, 1)
+    output = torch.zeros(3, 2, module.n_outputs)
+    with rehearsal(module) as generator:
+        for method, arguments in {
+            "log_prob" if noise else "cost": (x, output),
+            "mean": (output,),
+            "sample": (output, generator),
+        }.items():
+            cells = getattr(module, method)(*arguments)
+            check_tensor(cells, (3, *x.shape), module, method)
+    return module
