@@ -81,7 +81,17 @@ class ScoreDistributionDisplay:
         -------
         display : ScoreDistributionDisplay
             Object that stores what it has plotted.
+
+        Raises
+        ------
+        TypeError
+            If the estimator has no ``score_samples``.
         """
+        if not hasattr(estimator, "score_samples"):
+            raise TypeError(
+                f"{type(estimator).__name__} has no scores. Expected an estimator with "
+                "score_samples, such as AutoencoderTransformer or OutlierDetector."
+            )
         scores = np.asarray(estimator.score_samples(X), dtype=np.float64)
         threshold = getattr(estimator, "offset_", None)
         return cls(scores=scores, threshold=threshold, y=y).plot(ax=ax, **kwargs)

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
@@ -182,6 +183,11 @@ def test_a_vae_shows_its_contributions(frame):
     display = FeatureContributionsDisplay.from_estimator(vae, frame, row=1)
     assert_allclose(display.contributions, vae.feature_contributions(frame)[1])
     assert_allclose(display.contributions.sum(), -vae.score_samples(frame)[1])
+
+
+def test_what_has_no_scores_is_an_error(frame):
+    with pytest.raises(TypeError, match=r"Ridge has no scores.*score_samples"):
+        ScoreDistributionDisplay.from_estimator(Ridge().fit(frame, frame), frame)
 
 
 def test_what_cannot_be_explained_is_an_error(autoencoder, frame):

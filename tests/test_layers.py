@@ -21,7 +21,7 @@ PARTS = [  # a kind a layer: a layer may use those above it in this list
     "auxiliaries",
 ]
 LAYERS = [  # from the ground up: a file imports its own folder and what lies below
-    {"_blocks", "_public", "_sklearn", "_warnings"},
+    {"_blocks", "_public", "_sklearn", "_warnings", "exceptions"},
     {"_training"},
     {"_columns"},
     {"parts"},
@@ -35,6 +35,7 @@ LEVEL = {room: level for level, layer in enumerate(LAYERS) for room in layer}
 FILES = {path.relative_to(ROOT).as_posix(): path for path in ROOT.rglob("*.py")}
 PUBLIC = [
     "skrepr",
+    "skrepr.exceptions",
     "skrepr.parts",
     "skrepr.inspection",
     "skrepr.metrics",

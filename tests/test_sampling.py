@@ -116,7 +116,7 @@ def test_conditions_by_index_of_an_array():
         ({"whole": 0.5}, "wants 0.5 in the column 'whole'"),
         ({"size": "big"}, "holds numbers. Expected a number or a pair"),
         ({"size": (1, 2, 3)}, "Expected a number or a pair"),
-        ({"size": (110, 90)}, "no training row has that"),
+        ({"size": (110, 90)}, "lowest value is above the highest"),
         ({"kind": None}, "wants None in the column 'kind'"),
         ([("size", 3)], "given must be a dict"),
     ],

@@ -12,12 +12,13 @@ from torch import nn
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
 from skrepr._training import _loop
-from skrepr._training._loop import Trainer, TrainingError, one_cycle, train
+from skrepr._training._loop import Trainer, one_cycle, train
 from skrepr._training._module import TrainableModule
 from skrepr._training._samplers import ClassBalanced, EvenSplit
 from skrepr._training._sources import ResidentSource
 from skrepr.augmentations import GaussianNoise
 from skrepr.backbones import MLP
+from skrepr.exceptions import TrainingError
 from skrepr.penalties import Penalty
 
 

@@ -52,7 +52,7 @@ class Condition:
         shares = table.frequencies[self.column]
         seen = [level for level, share in zip(levels, shares, strict=True) if share > 0]
         if is_missing(self.wanted) or self.wanted not in seen:
-            raise self._unseen_error(f"Expected one of {shortened(seen)}.")
+            raise self._unseen_error(f"Expected a single one of {shortened(seen)}.")
         self.low = self.high = levels.index(self.wanted)
 
     def _of_numbers(self, quantiles):
@@ -64,6 +64,12 @@ class Condition:
                 raise self._kind_error()
             self.low = -np.inf if bounds[0] is None else bounds[0]
             self.high = np.inf if bounds[1] is None else bounds[1]
+            if self.low > self.high:
+                raise ValueError(
+                    f"given wants {self.wanted!r} in the column {self.name!r}, whose "
+                    "lowest value is above the highest. Expected a pair (lowest, "
+                    "highest)."
+                )
         elif _is_number(self.wanted):
             self.low = self.high = self.wanted
         else:

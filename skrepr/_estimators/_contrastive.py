@@ -17,13 +17,13 @@ from skrepr._estimators._diagnosis import N_DIAGNOSED, diagnose
 from skrepr._estimators._encoding import EncodingMixin
 from skrepr._sklearn import StrOptions
 from skrepr._training._inference import for_inference, to_tensor
-from skrepr._training._loop import TrainingError
 from skrepr._training._random import Seeded, may_draw
 from skrepr._training._samplers import ClassBalanced
 from skrepr._warnings import warn_user
 from skrepr.augmentations import Augmentation
 from skrepr.augmentations._base import build_augmentation
 from skrepr.auxiliaries import Auxiliary
+from skrepr.exceptions import TrainingError
 from skrepr.metrics import effective_rank, knn_accuracy, normalized_std
 from skrepr.objectives import Objective, ObjectiveModule
 from skrepr.parts import check_module

@@ -47,10 +47,15 @@ class EncodingMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         Raises
         ------
         ValueError
-            If a parameter, X or a y that is used is not as documented, or if the loss
-            becomes NaN. The estimator is then as it was before the call; but if
-            ``early_stopping`` had found a best epoch before the loss became NaN, it
-            keeps that one's weights.
+            If a parameter, X or a y that is used is not as documented.
+        TrainingError
+            If the loss becomes NaN.
+
+        Notes
+        -----
+        After an error the estimator is as it was before the call; but if
+        ``early_stopping`` had found a best epoch before the loss became NaN, it keeps
+        that one's weights.
         """
         return self._fit_or_stay(X, y)
 

@@ -144,9 +144,15 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
         Raises
         ------
         ValueError
-            If a parameter, X or y is not as documented, or if the loss becomes NaN. The
-            estimator is then as it was before the call; but if ``early_stopping`` had
-            found a best epoch before the loss became NaN, it keeps that one's weights.
+            If a parameter, X or y is not as documented.
+        TrainingError
+            If the loss becomes NaN.
+
+        Notes
+        -----
+        After an error the estimator is as it was before the call; but if
+        ``early_stopping`` had found a best epoch before the loss became NaN, it keeps
+        that one's weights.
         """
         return self._fit_or_stay(X, y)
 

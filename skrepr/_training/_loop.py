@@ -17,6 +17,7 @@ from skrepr._training._optimizer import Parameters
 from skrepr._training._random import Seeded, may_draw
 from skrepr._training._sources import Batch
 from skrepr._training._stacks import find_stacks
+from skrepr.exceptions import TrainingError
 
 _WARMUP = 0.1  # share of the steps in which the learning rate rises
 _MIN_PATIENCE = 10  # epochs early stopping waits at least
@@ -37,10 +38,6 @@ def one_cycle(progress):
     if progress < _WARMUP:
         return progress / _WARMUP
     return 0.5 * (1 + math.cos(math.pi * (progress - _WARMUP) / (1 - _WARMUP)))
-
-
-class TrainingError(ValueError):
-    """The loss became NaN or infinite."""
 
 
 class Trainer:
@@ -243,7 +240,7 @@ def _train_epoch(trainer, source, sampler, epoch, n_steps, bar):
             f"The training loss is no longer finite in epoch {epoch + 1} ({shown}). "
             "Expected a finite loss. Lower learning_rate (it is "
             f"{trainer.learning_rate:g}), leave standardize=True, and look for extreme "
-            "values in X."
+            "values in X, and for NaN from parts of your own."
         )
     trainer.record("", values)
 
