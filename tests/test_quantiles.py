@@ -82,7 +82,7 @@ def test_the_state_is_json():
 )
 def test_normal_scores_are_normal(distribution):
     column = distribution.rvs(4000, random_state=0)
-    map_ = Quantiles.fit(column).normal_map()
+    map_ = Quantiles.fit(column).normal_map(1e6)
     scores = map_.forward(column)
     assert stats.kstest(scores, "norm").statistic < 0.02
     assert_allclose(map_.inverse(scores), column, rtol=1e-9, atol=1e-9)
@@ -90,7 +90,7 @@ def test_normal_scores_are_normal(distribution):
 
 def test_beyond_the_outermost_values_scores_go_on_linearly():
     column = np.random.default_rng(0).exponential(size=500)
-    map_ = Quantiles.fit(column).normal_map()
+    map_ = Quantiles.fit(column).normal_map(1e6)
     far = column.max() + np.array([0.0, 10.0, 20.0])
     steps = np.diff(map_.forward(far))
     assert_allclose(steps, steps[0])
@@ -101,7 +101,7 @@ def test_beyond_the_outermost_values_scores_go_on_linearly():
 def test_slope_and_normal_density_make_a_density():
     distribution = stats.gamma(2)
     column = distribution.rvs(5000, random_state=0)
-    map_ = Quantiles.fit(column).normal_map()
+    map_ = Quantiles.fit(column).normal_map(1e6)
 
     def density(x):
         x = np.atleast_1d(x)

@@ -56,8 +56,9 @@ class Quantiles:
             sample = rng.choice(observed, _MAX_SORTED_CELLS, replace=False)
             # The range is that of all cells, and a column that varies varies here, too.
             observed = np.append(sample, [observed.min(), observed.max()])
-        values, counts = np.unique(observed, return_counts=True)
-        upto = counts.cumsum() / len(observed)
+        observed.sort()
+        last = np.flatnonzero(np.append(observed[1:] != observed[:-1], True))
+        values, upto = observed[last], (last + 1) / len(observed)
         below = np.concatenate([[0.0], upto[:-1]])
         is_discrete = len(values) <= _MAX_DISCRETE_VALUES and (
             2 * len(values) <= len(observed) or len(values) == 1
@@ -65,7 +66,7 @@ class Quantiles:
         is_whole = bool((values == np.floor(values)).all())
         if not is_discrete and len(values) > _MAX_QUANTILES:
             shares = np.linspace(0, 1, _MAX_QUANTILES)[:-1]
-            knots = np.unique([*np.searchsorted(upto, shares), len(values) - 1])
+            knots = _distinct(np.searchsorted(upto, shares), len(values) - 1)
             values, below, upto = values[knots], below[knots], upto[knots]
         return cls(values, below, upto, is_discrete, is_whole, len(observed))
 
@@ -95,12 +96,17 @@ class Quantiles:
         """Return the ranks at which every value begins and ends."""
         return np.column_stack([self.below, self.upto]).ravel()
 
-    def normal_map(self):
+    def normal_map(self, max_score):
         """Return the map that makes a column of several values normal.
 
         Its knots are at equal steps of the scores, 10 to 100 of them. Its slope is a
         density, for which there should be many values between two knots: their number
         grows with the cube root of the number of cells.
+
+        Parameters
+        ----------
+        max_score : float
+            As of `NormalMap`.
 
         Returns
         -------
@@ -110,14 +116,14 @@ class Quantiles:
         middle = (self.below + self.upto) / 2
         scores = ndtri(middle)
         shares = self.upto - self.below
-        mean = np.average(scores, weights=shares)
-        scores -= mean
-        scores /= np.sqrt(np.average(np.square(scores), weights=shares))
+        shares = shares / shares.sum()
+        scores -= scores @ shares
+        scores /= np.sqrt(np.square(scores) @ shares)
         knots = np.arange(len(middle))
         if len(knots) > n_knots:
             steps = np.linspace(scores[0], scores[-1], n_knots)[:-1]
-            knots = np.unique([*np.searchsorted(scores, steps), len(scores) - 1])
-        return NormalMap(self.values[knots], scores[knots])
+            knots = _distinct(np.searchsorted(scores, steps), len(scores) - 1)
+        return NormalMap(self.values[knots], scores[knots], max_score)
 
     def get_state(self):
         """Return the fields as values JSON can hold."""
@@ -141,40 +147,45 @@ class NormalMap:
     """A map between the values of a column and normal scores, linear between knots.
 
     Beyond the outermost values it goes on with the mean slope, so that a value far away
-    stays far away.
+    stays far away, as far as the largest score.
 
     Parameters
     ----------
     values, scores : ndarray of shape (n_knots,), float64
         At least two of them, ascending: values, and what they are mapped to.
+    max_score : float
+        Larger ones, and smaller ones than minus this, are brought to it.
     """
 
-    def __init__(self, values, scores):
-        self.values = values
-        self.scores = scores
+    def __init__(self, values, scores, max_score):
         mean = (scores[-1] - scores[0]) / (values[-1] - values[0])
-        self.slopes = np.concatenate(
-            [[mean], np.diff(scores) / np.diff(values), [mean]]
-        )
+        slopes = np.concatenate([[mean], np.diff(scores) / np.diff(values), [mean]])
+        ends = np.array([-max_score, max_score])
+        far = values[[0, -1]] + (ends - scores[[0, -1]]) / mean
+        self._log_slopes = np.log(slopes)
+        self._knots = values
+        self._values = np.concatenate([far[:1], values, far[1:]])
+        self._scores = np.concatenate([ends[:1], scores, ends[1:]])
 
     def forward(self, x):
         """Map values (n,) to scores (n,)."""
-        i = np.searchsorted(self.values, x, side="right")
-        start = np.maximum(i - 1, 0)
-        return self.scores[start] + self.slopes[i] * (x - self.values[start])
+        return np.interp(x, self._values, self._scores)
 
     def inverse(self, z):
         """Map scores (n,) to values (n,)."""
-        i = np.searchsorted(self.scores, z, side="right")
-        start = np.maximum(i - 1, 0)
-        return self.values[start] + (z - self.scores[start]) / self.slopes[i]
+        return np.interp(z, self._scores, self._values)
 
     def log_slope(self, x):
         """Return the logarithm of the derivative at values (n,), on a knot the mean."""
-        before = np.searchsorted(self.values, x, side="left")
-        after = np.searchsorted(self.values, x, side="right")
-        logs = np.log(self.slopes)
-        return (logs[before] + logs[after]) / 2
+        before = np.searchsorted(self._knots, x, side="left")
+        after = np.searchsorted(self._knots, x, side="right")
+        return (self._log_slopes[before] + self._log_slopes[after]) / 2
+
+
+def _distinct(ascending, last):
+    """Return ascending integers and a last one, each once."""
+    ascending = np.append(ascending, last)
+    return ascending[np.append(True, ascending[1:] > ascending[:-1])]
 
 
 def ranks(values, knots, rng):

@@ -75,7 +75,8 @@ class Table:
         if self.standardize != "quantile":
             mapped[:] = False
         self.maps = {
-            j: self.quantiles[j].normal_map() for j in np.flatnonzero(mapped).tolist()
+            j: self.quantiles[j].normal_map(MAX_DEVIATIONS)
+            for j in np.flatnonzero(mapped).tolist()
         }
 
     @classmethod
@@ -207,10 +208,9 @@ class Table:
             if not within:  # or there is a NaN
                 np.clip(block, low, high, out=block)
             block[:, constant] = np.where(np.isnan(block[:, constant]), np.nan, 0.0)
-            for j, map_ in self.maps.items():
-                scores = map_.forward(X[rows, j].astype(np.float64))
-                block[:, j] = scores.clip(-MAX_DEVIATIONS, MAX_DEVIATIONS)
             matrix[rows] = block
+        for j, map_ in self.maps.items():
+            matrix[:, j] = map_.forward(X[:, j])
         return matrix
 
     def differs(self, X):
