@@ -38,9 +38,7 @@ def check_labels(X, y, unlabelled=None):
         missing = np.isnan(y)
     else:
         missing = np.zeros(len(y), bool)
-    if not is_missing(unlabelled):
-        pairs = zip(y.tolist(), missing, strict=True)
-        missing = np.array([is_hole or label == unlabelled for label, is_hole in pairs])
+    missing |= are_unlabelled(y, unlabelled)
     if missing.all():
         raise ValueError(
             f"All of the {len(y)} labels in y are missing. Expected some that are not: "
@@ -56,6 +54,27 @@ def check_labels(X, y, unlabelled=None):
             )
         labels = np.array(labels.tolist())  # of their own type: str, int, bool
     return labels, missing
+
+
+def are_unlabelled(labels, unlabelled):
+    """Tell which labels are equal to the one that stands for a missing one.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_samples,)
+    unlabelled : object
+        None, or another that is missing itself, if there is no such label.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), bool
+    """
+    if is_missing(unlabelled):
+        return np.zeros(len(labels), bool)
+    return np.array(
+        [not is_missing(label) and label == unlabelled for label in labels.tolist()],
+        bool,
+    )
 
 
 def encode_classes(labels):

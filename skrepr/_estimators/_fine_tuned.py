@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional as F
 
-from skrepr._columns._labels import check_labels
+from skrepr._columns._labels import are_unlabelled, check_labels
 from skrepr._columns._schema import Schema
 from skrepr._estimators._base import BaseTorchEstimator, check_container, read_rows
 from skrepr._estimators._encoding import EncodingMixin
@@ -222,9 +222,8 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
             self.transformer_ = copy.copy(transformer)  # another fit leaves it alone
             return
         if self.unlabelled is not None:  # which the transformer need not know
-            labels, missing = check_labels(X, y, self.unlabelled)
-            y = np.full(len(missing), None)
-            y[~missing] = labels
+            y = np.array(y, dtype=object).ravel()
+            y[are_unlabelled(y, self.unlabelled)] = None
         transformer = clone(transformer)
         if transformer.random_state is None:
             transformer.set_params(random_state=random.randint(2**31 - 1))
