@@ -119,7 +119,7 @@ class Part(TakesParts):
         Raises
         ------
         ValueError
-            If the name is none, or that of another class.
+            If the name is no string, or stands for another class.
         """
         super().__init_subclass__(**kwargs)
         if Part in cls.__bases__:  # the base class of a kind

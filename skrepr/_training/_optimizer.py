@@ -35,21 +35,21 @@ class Parameters:
 
     @one_thread()
     def __init__(self, module, networks, weight_decay):
-        everything = list(module.parameters())
-        trainable = [p for p in everything if p.requires_grad]
-        if len(trainable) < len(everything):
+        parameters = list(module.parameters())
+        trainable = [p for p in parameters if p.requires_grad]
+        if len(trainable) < len(parameters):
             networks = []
         self._weight_decay = weight_decay
         self.stacks = {}
-        joint = [a for layers in networks for a in layers if type(a) is nn.Linear]
-        self._joint = [p for layer in joint for p in (layer.weight, layer.bias)]
-        taken = set(map(id, self._joint))
-        self._alone = [p for p in trainable if id(p) not in taken]
+        linear = [a for layers in networks for a in layers if type(a) is nn.Linear]
+        self._joint = [p for layer in linear for p in (layer.weight, layer.bias)]
+        joint_ids = set(map(id, self._joint))
+        self._alone = [p for p in trainable if id(p) not in joint_ids]
         self._size = sum(p.numel() for p in trainable)
         if networks:
-            self._vector, values = _in_one([joint_matrix(layer) for layer in joint])
+            self._vector, values = _in_one([joint_matrix(layer) for layer in linear])
             self._gradient, gradients = _in_one([torch.zeros_like(v) for v in values])
-            for layer, value in zip(joint, values, strict=True):
+            for layer, value in zip(linear, values, strict=True):
                 layer.weight.data, layer.bias.data = value[:, :-1], value[:, -1]
             for layers in networks:
                 n = sum(type(layer) is nn.Linear for layer in layers)

@@ -20,8 +20,8 @@ class EvenSplit:
 
     def __init__(self, n_samples, batch_size):
         self.n_samples = n_samples
-        fewest = math.ceil(n_samples / batch_size)
-        self.n_batches = max(1, min(fewest, n_samples // 2))
+        min_batches = math.ceil(n_samples / batch_size)
+        self.n_batches = max(1, min(min_batches, n_samples // 2))
 
     def __len__(self):
         return self.n_batches
@@ -59,14 +59,14 @@ class ClassBalanced:
     def __init__(self, ids, batch_size):
         _, classes, counts = ids.unique(return_inverse=True, return_counts=True)
         is_paired = (ids >= 0) & (counts[classes] > 1)
-        self.single = torch.nonzero(~is_paired)[:, 0]
-        self.paired = torch.nonzero(is_paired)[:, 0]
-        _, self.classes, self.counts = ids[self.paired].unique(
+        self.unpaired_rows = torch.nonzero(~is_paired)[:, 0]
+        self.paired_rows = torch.nonzero(is_paired)[:, 0]
+        _, self.classes, self.counts = ids[self.paired_rows].unique(
             return_inverse=True, return_counts=True
         )
         n_classes = len(self.counts)
-        self.n_pairs = math.ceil(len(self.paired) / max(1, n_classes) / 2)
-        n_drawn = 2 * n_classes * self.n_pairs + len(self.single)
+        self.n_pairs = math.ceil(len(self.paired_rows) / max(1, n_classes) / 2)
+        n_drawn = 2 * n_classes * self.n_pairs + len(self.unpaired_rows)
         self.n_batches = max(1, min(math.ceil(n_drawn / batch_size), n_drawn // 4))
 
     def __len__(self):
@@ -79,18 +79,18 @@ class ClassBalanced:
         order = order[self.classes[order].argsort(stable=True)]  # class after class
         places = torch.arange(2 * self.n_pairs, device=device) % self.counts[:, None]
         starts = self.counts.cumsum(0) - self.counts
-        drawn = self.paired[order[starts[:, None] + places]]
+        drawn = self.paired_rows[order[starts[:, None] + places]]
         # Round after round, each of a pair of every class, in an order of its own.
         rounds = drawn.view(n_classes, self.n_pairs, 2).transpose(0, 1)
         keys = torch.rand(self.n_pairs, n_classes, generator=generator, device=device)
         rounds = torch.take_along_dim(rounds, keys.argsort(1)[..., None], dim=1)
-        others = self.single[_permutation(self.single, generator)]
-        # The first of the ones have a row more, and the last of the others.
+        unpaired = self.unpaired_rows[_permutation(self.unpaired_rows, generator)]
+        # The first parts of the pairs have a row more, and the last of the others.
         return [
             torch.cat(parts)
             for parts in zip(
                 rounds.flatten().tensor_split(self.n_batches),
-                others.tensor_split(self.n_batches)[::-1],
+                unpaired.tensor_split(self.n_batches)[::-1],
                 strict=True,
             )
         ]

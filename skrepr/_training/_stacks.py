@@ -98,11 +98,11 @@ def is_own(module):
     return type(module).__module__.startswith("skrepr.") and not _is_altered(module)
 
 
-def _is_altered(thing):
-    """Tell whether something has hooks, or functions that are not its class's."""
-    return any(getattr(thing, name, None) for name in _HOOKS) or any(
+def _is_altered(instance):
+    """Tell whether an instance has hooks, or functions that are not its class's."""
+    return any(getattr(instance, name, None) for name in _HOOKS) or any(
         callable(value) and not isinstance(value, nn.Module)
-        for value in getattr(thing, "__dict__", {}).values()
+        for value in getattr(instance, "__dict__", {}).values()
     )
 
 
@@ -154,24 +154,24 @@ def find_stacks(module):
         networks inside it what it likes), if a layer or a parameter is in two places,
         or if the module is not on the CPU.
     """
-    found: list[nn.Sequential] = []
+    networks: list[nn.Sequential] = []
     parameters: list[nn.Parameter] = []
-    todo = [module]
-    while todo:
-        part = todo.pop()
-        if is_stack(part):
-            found.append(part)
-            for layer in part:
+    nodes = [module]
+    while nodes:
+        node = nodes.pop()
+        if is_stack(node):
+            networks.append(node)
+            for layer in node:
                 parameters += layer.parameters()
-        elif is_own(part):
-            parameters += part.parameters(recurse=False)
-            todo += part.children()
-        elif any(True for _ in part.parameters()):
+        elif is_own(node):
+            parameters += node.parameters(recurse=False)
+            nodes += node.children()
+        elif any(True for _ in node.parameters()):
             return []
     may_join = len({id(p) for p in parameters}) == len(parameters) and all(
         p.device.type == "cpu" for p in parameters
     )
-    return found if may_join else []
+    return networks if may_join else []
 
 
 class _Map:
@@ -351,15 +351,15 @@ class Stack:
 
 def _activations_below(layers):
     """List for every linear map of a stack the activation below it, or None."""
-    found: list[nn.Module | None] = []
-    below = None
+    activations: list[nn.Module | None] = []
+    activation = None
     for layer in layers:
         if type(layer) is nn.Linear:
-            found.append(below)
-            below = None
+            activations.append(activation)
+            activation = None
         else:
-            below = layer
-    return found
+            activation = layer
+    return activations
 
 
 def refuse_second_derivatives():

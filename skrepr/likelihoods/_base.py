@@ -116,8 +116,8 @@ class LikelihoodModule(nn.Module):
         self.n_outputs = len(columns)
         self.log_jacobian = np.where(columns.varies, -np.log(columns.scale), 0.0)
         self.n_varying = int(columns.varies.sum())
-        everything = bool(columns.varies.all())
-        weight = None if everything else torch.as_tensor(columns.varies).float()
+        all_vary = bool(columns.varies.all())
+        weight = None if all_vary else torch.as_tensor(columns.varies).float()
         self.register_buffer("weight", weight)
 
     def only_varying(self, cells):

@@ -35,22 +35,22 @@ class Softmax(LikelihoodModule):
             (n, varies[columns.n_levels[varies] == n].tolist())
             for n in np.unique(columns.n_levels[varies]).tolist()
         ]
-        self.n_outputs = sum(n * len(which) for n, which in self.groups)
-        shares = [columns.frequencies[j] for _, which in self.groups for j in which]
+        self.n_outputs = sum(n * len(positions) for n, positions in self.groups)
+        grouped = [j for _, positions in self.groups for j in positions]
         entropy = np.ones(len(columns))
         diversity = np.ones(len(columns))
         for j in varies:
-            f = columns.frequencies[j]
-            observed = f[f > 0]
-            entropy[j] = -(observed * np.log(observed)).sum()
-            diversity[j] = 1 - np.square(f).sum()
+            frequencies = columns.frequencies[j]
+            occurring = frequencies[frequencies > 0]
+            entropy[j] = -(occurring * np.log(occurring)).sum()
+            diversity[j] = 1 - np.square(frequencies).sum()
         self.register_buffer("entropy", torch.as_tensor(entropy).float())
         self.register_buffer("diversity", torch.as_tensor(diversity).float())
-        grouped = [j for _, which in self.groups for j in which]
         certain = np.flatnonzero(~columns.varies).tolist()
         self.n_certain = len(certain)
         places = np.argsort([*grouped, *certain]).astype(np.int64)
         self.register_buffer("places", torch.as_tensor(places))
+        shares = [columns.frequencies[j] for j in grouped]
         seen = np.concatenate([*shares, np.empty(0)]) > 0
         self.register_buffer("seen", torch.as_tensor(seen))
 
@@ -69,7 +69,7 @@ class Softmax(LikelihoodModule):
         """
         return self._cells(
             output,
-            lambda logits, which: _at(logits.log_softmax(-1), x[:, which]),
+            lambda logits, positions: _at(logits.log_softmax(-1), x[:, positions]),
         )
 
     def cost(self, x, output):
@@ -107,9 +107,10 @@ class Softmax(LikelihoodModule):
         torch.Tensor of shape (..., n, n_columns)
         """
 
-        def squared(logits, which):
-            p = logits.softmax(-1)
-            return 1 - 2 * _at(p, x[:, which]) + p.square().sum(-1)
+        def squared(logits, positions):
+            probabilities = logits.softmax(-1)
+            of_levels = _at(probabilities, x[:, positions])
+            return 1 - 2 * of_levels + probabilities.square().sum(-1)
 
         squares = self._cells(output, squared).clamp(min=0)
         return (squares / self.diversity).sqrt()
@@ -127,7 +128,7 @@ class Softmax(LikelihoodModule):
         """
         return self._cells(
             self._possible(output),
-            lambda logits, which: logits.argmax(-1).to(output.dtype),
+            lambda logits, positions: logits.argmax(-1).to(output.dtype),
         )
 
     def average(self, output, weights):
@@ -143,9 +144,9 @@ class Softmax(LikelihoodModule):
         torch.Tensor of shape (n, n_columns)
         """
 
-        def most_probable(logits, which):
-            p = (weights[..., None, None] * logits.softmax(-1)).sum(0)
-            return p.argmax(-1).to(output.dtype)
+        def most_probable(logits, positions):
+            probabilities = (weights[..., None, None] * logits.softmax(-1)).sum(0)
+            return probabilities.argmax(-1).to(output.dtype)
 
         shape = weights.shape[1:]
         return self._cells(self._possible(output), most_probable, shape)
@@ -163,10 +164,10 @@ class Softmax(LikelihoodModule):
         torch.Tensor of shape (..., n, n_columns)
         """
 
-        def draw(logits, which):
-            p = logits.softmax(-1)
-            codes = p.flatten(0, -2).multinomial(1, generator=generator)
-            return codes.view(p.shape[:-1]).to(output.dtype)
+        def draw(logits, positions):
+            probabilities = logits.softmax(-1)
+            codes = probabilities.flatten(0, -2).multinomial(1, generator=generator)
+            return codes.view(probabilities.shape[:-1]).to(output.dtype)
 
         return self._cells(self._possible(output), draw)
 
@@ -177,10 +178,10 @@ class Softmax(LikelihoodModule):
         """Put the values of a function of the logits of columns into their places."""
         shape = output.shape[:-1] if shape is None else shape
         cells, start = [], 0
-        for n, which in self.groups:
-            stop = start + n * len(which)
-            logits = output[..., start:stop].unflatten(-1, (len(which), n))
-            cells.append(function(logits, which))
+        for n, positions in self.groups:
+            stop = start + n * len(positions)
+            logits = output[..., start:stop].unflatten(-1, (len(positions), n))
+            cells.append(function(logits, positions))
             start = stop
         if self.n_certain:
             cells.append(output.new_zeros(*shape, self.n_certain))

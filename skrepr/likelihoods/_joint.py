@@ -73,13 +73,13 @@ class PerColumn(Likelihood, wraps="a dict of them by column"):
                     "categorical: its distribution is always that of its categories. "
                     "Leave it out, or see categorical_features."
                 )
-        found: dict[Any, list[int]] = {}
+        positions_of: dict[Any, list[int]] = {}
         for j in np.flatnonzero(columns.numeric).tolist():
             value = self.likelihoods.get(columns.names[j], "gaussian")
-            found.setdefault(value, []).append(j)
+            positions_of.setdefault(value, []).append(j)
         return [
             (Likelihood.from_value(value), np.array(positions))
-            for value, positions in found.items()
+            for value, positions in positions_of.items()
         ]
 
 
@@ -192,7 +192,10 @@ def build_likelihood(part, columns, *, noise=True):
         return _build(groups[0][0], columns, noise)
     return JointLikelihood(
         columns,
-        [(_build(each, columns[which], noise), which) for each, which in groups],
+        [
+            (_build(likelihood, columns[positions], noise), positions)
+            for likelihood, positions in groups
+        ],
     )
 
 

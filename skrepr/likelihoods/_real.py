@@ -308,8 +308,8 @@ class _Mixture(LikelihoodModule):
 
     def log_prob(self, x, output):
         log_weights, means, log_scales = self._components(output)
-        each = log_weights + _normal_log_prob(x[..., None, :], means, log_scales)
-        return self.only_varying(each.logsumexp(-2))
+        log_joint = log_weights + _normal_log_prob(x[..., None, :], means, log_scales)
+        return self.only_varying(log_joint.logsumexp(-2))
 
     def mean(self, output):
         log_weights, means, _ = self._components(output)
@@ -317,10 +317,12 @@ class _Mixture(LikelihoodModule):
 
     def sample(self, output, generator):
         log_weights, means, log_scales = self._components(output)
-        p = log_weights.exp().transpose(-1, -2)
-        which = p.flatten(0, -2).multinomial(1, generator=generator)
-        which = which.view(*p.shape[:-1], 1).transpose(-1, -2)
-        mean, log_scale = (t.gather(-2, which).squeeze(-2) for t in (means, log_scales))
+        weights = log_weights.exp().transpose(-1, -2)
+        component = weights.flatten(0, -2).multinomial(1, generator=generator)
+        component = component.view(*weights.shape[:-1], 1).transpose(-1, -2)
+        mean, log_scale = (
+            values.gather(-2, component).squeeze(-2) for values in (means, log_scales)
+        )
         noise = torch.empty_like(mean).normal_(generator=generator)
         return mean + noise * log_scale.exp()
 

@@ -68,8 +68,12 @@ class _InBlocks(torch.autograd.Function):
             slopes = torch.autograd.grad(values, leaves, slope[block])
             for total, part in zip(totals, slopes, strict=True):
                 total.add_(part)
-        found = iter(totals)
-        return None, None, *(next(found) if is_needed else None for is_needed in needed)
+        gradients = iter(totals)
+        return (
+            None,
+            None,
+            *(next(gradients) if is_needed else None for is_needed in needed),
+        )
 
 
 def positives_and_negatives(ids, block):

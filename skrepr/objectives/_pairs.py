@@ -143,8 +143,8 @@ def sup_con(z, ids, temperature):
         positive, negative = positives_and_negatives(ids, block)
         logits = (z[block] / temperature) @ z.T
         mean = torch.where(positive, logits, 0.0).sum(1) / n_positives[block]
-        others = logits.masked_fill(~(positive | negative), -torch.inf)
-        return torch.where(n_positives[block] > 0, others.logsumexp(1) - mean, 0.0)
+        logits = logits.masked_fill(~(positive | negative), -torch.inf)
+        return torch.where(n_positives[block] > 0, logits.logsumexp(1) - mean, 0.0)
 
     n_anchors = (n_positives > 0).sum().clamp(min=1)
     return per_anchor(losses, n, n, z, temperature).sum() / n_anchors
@@ -175,9 +175,9 @@ def contrastive(z, ids, margin):
     def losses(block, z):
         positive, negative = positives_and_negatives(ids, block)
         d = pair_distances(z, block)
-        near = torch.where(positive, d.square(), 0.0).sum(1)
-        far = torch.where(negative, F.relu(margin - d).square(), 0.0).sum(1)
-        return near / n_positives + far / n_negatives
+        attraction = torch.where(positive, d.square(), 0.0).sum(1)
+        repulsion = torch.where(negative, F.relu(margin - d).square(), 0.0).sum(1)
+        return attraction / n_positives + repulsion / n_negatives
 
     return per_anchor(losses, n, n, z).sum()
 

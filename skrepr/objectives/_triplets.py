@@ -68,35 +68,40 @@ def _sorted_positives(squares, positive, max_positives):
 
 
 def _all_triplets(squares, positive, negative, margin, max_positives):
-    near = _sorted_positives(squares, positive, max_positives)
+    to_positives = _sorted_positives(squares, positive, max_positives)
     # The triplets above 0 have positives of this rank or higher.
-    ranks = torch.searchsorted(near.detach(), squares.detach() - margin, right=True)
+    bounds = squares.detach() - margin
+    ranks = torch.searchsorted(to_positives.detach(), bounds, right=True)
     n_of_rank = torch.zeros_like(squares[:, : max_positives + 1])
     n_of_rank.scatter_add_(1, ranks, negative.to(squares.dtype))
     per_positive = n_of_rank.cumsum(1)[:, :max_positives]
     per_negative = (positive.sum(1, keepdim=True) - ranks) * negative
-    near = torch.where(near.isfinite(), near + margin, 0.0)
-    return (per_positive * near).sum(1) - (per_negative * squares).sum(1)
+    to_positives = torch.where(to_positives.isfinite(), to_positives + margin, 0.0)
+    return (per_positive * to_positives).sum(1) - (per_negative * squares).sum(1)
 
 
 def _semi_hard_triplets(squares, positive, negative, margin, max_positives):
-    near = _sorted_positives(squares, positive, max_positives)
-    ranks = torch.searchsorted(near.detach(), squares.detach())
-    far = squares.masked_fill(~negative, torch.inf)
-    nearest = torch.full_like(squares[:, : max_positives + 1], torch.inf)
-    nearest = nearest.scatter_reduce(1, ranks, far, "amin")
-    farther = nearest[:, 1:].flip(1).cummin(1).values.flip(1)
-    farthest = squares.masked_fill(~negative, -torch.inf).amax(1, keepdim=True)
-    far = torch.where(farther.isfinite(), farther, farthest)
-    exists = near.isfinite() & far.isfinite()
-    return torch.where(exists, F.relu(near - far + margin), 0.0).sum(1)
+    to_positives = _sorted_positives(squares, positive, max_positives)
+    ranks = torch.searchsorted(to_positives.detach(), squares.detach())
+    to_negatives = squares.masked_fill(~negative, torch.inf)
+    nearest_negatives = torch.full_like(squares[:, : max_positives + 1], torch.inf)
+    nearest_negatives = nearest_negatives.scatter_reduce(1, ranks, to_negatives, "amin")
+    farther_negatives = nearest_negatives[:, 1:].flip(1).cummin(1).values.flip(1)
+    farthest_negative = squares.masked_fill(~negative, -torch.inf).amax(1, keepdim=True)
+    to_negatives = torch.where(
+        farther_negatives.isfinite(), farther_negatives, farthest_negative
+    )
+    exists = to_positives.isfinite() & to_negatives.isfinite()
+    losses = F.relu(to_positives - to_negatives + margin)
+    return torch.where(exists, losses, 0.0).sum(1)
 
 
 def _hard_triplets(squares, positive, negative, margin, max_positives):
-    near = squares.masked_fill(~positive, -torch.inf).amax(1)
-    far = squares.masked_fill(~negative, torch.inf).amin(1)
-    exists = near.isfinite() & far.isfinite()
-    return torch.where(exists, F.relu(near - far + margin), 0.0)
+    farthest_positive = squares.masked_fill(~positive, -torch.inf).amax(1)
+    nearest_negative = squares.masked_fill(~negative, torch.inf).amin(1)
+    exists = farthest_positive.isfinite() & nearest_negative.isfinite()
+    losses = F.relu(farthest_positive - nearest_negative + margin)
+    return torch.where(exists, losses, 0.0)
 
 
 _MINING = {
