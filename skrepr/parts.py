@@ -171,9 +171,11 @@ class Part(TakesParts):
             if wrapper._can_wrap(value):
                 return wrapper(value)
         accepted = ", ".join([cls.listed_names(), *cls._wrappers])
+        is_class = isinstance(value, type) and issubclass(value, cls)
+        hint = f" Call the class: {value.__name__}()." if is_class else ""
         raise ValueError(
             f"must be one of the names {accepted} or an instance of "
-            f"{cls.__module__}.{cls.__name__}. Got {value!r} instead."
+            f"{cls.__module__}.{cls.__name__}. Got {value!r} instead.{hint}"
         )
 
     @classmethod

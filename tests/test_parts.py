@@ -107,6 +107,11 @@ def test_a_name_stands_for_one_class():
         del Objective.names["again"]
 
 
+def test_a_class_in_the_place_of_a_part_is_to_be_called(X):
+    with pytest.raises(InvalidParameterError, match=r"Call the class: NTXent\(\)\.$"):
+        ContrastiveTransformer(objective=NTXent).fit(X)
+
+
 def test_none_is_offered_where_it_is_allowed(X):
     with pytest.raises(InvalidParameterError, match=r"'penalty' .* None, .* allowed"):
         AutoencoderTransformer(penalty=3).fit(X)

@@ -39,7 +39,9 @@ class PandasAdapter(Adapter):
 
     def is_numeric(self, column):
         dtype = column.dtype
-        return is_numeric_dtype(dtype) or is_bool_dtype(dtype) or is_object_dtype(dtype)
+        if is_object_dtype(dtype):
+            return all(map(_is_number, column.dropna()))
+        return is_numeric_dtype(dtype) or is_bool_dtype(dtype)
 
     def is_categorical(self, column):
         dtype = column.dtype
@@ -153,6 +155,14 @@ def _dtype(name):
 
         return pd.ArrowDtype(pa.string())
     return pd.api.types.pandas_dtype(name)
+
+
+def _is_number(value):
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _numeric_series(values, dtype):

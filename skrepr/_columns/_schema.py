@@ -313,7 +313,8 @@ def _check_numeric(library, column, label, name):
             f"Column {label!r} has dtype {column.dtype}, but {name} needs numbers, or "
             "strings and categories in columns that are categorical. Turn dates into "
             "numbers, for example into days since a first one, with NaN where one is "
-            "missing; for categories see the parameter categorical_features."
+            "missing; let other columns hold values of one type; for categories see "
+            "the parameter categorical_features."
         )
 
 
