@@ -23,6 +23,27 @@ class Auxiliary(Part):
     """Base class of the auxiliary tasks.
 
     An auxiliary task of your own implements `build`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from torch import nn
+    >>> from skrepr import ContrastiveTransformer
+    >>> from skrepr.auxiliaries import Auxiliary
+    >>> class RowMean(Auxiliary):
+    ...     def build(self, columns, n_components):
+    ...         return MeanPrediction(n_components)
+    >>> class MeanPrediction(nn.Module):
+    ...     def __init__(self, n_components):
+    ...         super().__init__()
+    ...         self.predict = nn.Linear(n_components, 1)
+    ...
+    ...     def forward(self, views):
+    ...         errors = self.predict(views.codes)[:, 0] - views.originals.mean(1)
+    ...         return {"row_mean": errors.square().mean()}
+    >>> model = ContrastiveTransformer(auxiliary=RowMean(), max_iter=2, random_state=0)
+    >>> sorted(model.fit(load_wine().data).history_)
+    ['loss', 'nt_xent', 'row_mean']
     """
 
     def build(self, columns, n_components):

@@ -37,6 +37,28 @@ class LatentDensity(Part):
     parameter or its ``sample`` an argument of this name.
 
     A latent density of your own implements `build`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn.datasets import load_wine
+    >>> from skrepr import AutoencoderTransformer
+    >>> from skrepr.latent_densities import LatentDensity
+    >>> class Bootstrap(LatentDensity):
+    ...     def build(self, codes, seed):
+    ...         return Drawn(codes)
+    >>> class Drawn(torch.nn.Module):
+    ...     def __init__(self, codes):
+    ...         super().__init__()
+    ...         self.register_buffer("codes", torch.as_tensor(codes).float())
+    ...
+    ...     def sample(self, n_samples, generator):
+    ...         size = n_samples,
+    ...         index = torch.randint(len(self.codes), size, generator=generator)
+    ...         return self.codes[index]
+    >>> ae = AutoencoderTransformer(latent_density=Bootstrap(), max_iter=2)
+    >>> ae.fit(load_wine().data).sample(3).shape
+    (3, 13)
     """
 
     def build(self, codes, seed):

@@ -49,6 +49,22 @@ class Penalty(Part):
     """Base class of the penalties.
 
     A penalty of your own implements `build`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from torch import nn
+    >>> from skrepr import AutoencoderTransformer
+    >>> from skrepr.penalties import Penalty
+    >>> class Centred(Penalty):
+    ...     def build(self, n_components):
+    ...         return SquaredMean()
+    >>> class SquaredMean(nn.Module):
+    ...     def forward(self, encoded):
+    ...         return encoded.codes.mean(0).square().sum()
+    >>> ae = AutoencoderTransformer(penalty=Centred(), max_iter=2, random_state=0)
+    >>> sorted(ae.fit(load_wine().data).history_)
+    ['loss', 'penalty', 'reconstruction']
     """
 
     def build(self, n_components):

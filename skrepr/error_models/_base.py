@@ -47,6 +47,21 @@ class ErrorModelModule(nn.Module):
     ----------
     n_reconstructions : int
         The number of times a row is to be reconstructed.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skrepr import AutoencoderTransformer
+    >>> from skrepr.error_models import ErrorModel, ErrorModelModule
+    >>> class Absolute(ErrorModel):
+    ...     def build(self, columns):
+    ...         return AbsoluteModule()
+    >>> class AbsoluteModule(ErrorModelModule):
+    ...     def forward(self, errors):
+    ...         return errors[:, 1].abs().nan_to_num()
+    >>> ae = AutoencoderTransformer(error_model=Absolute(), max_iter=2, random_state=0)
+    >>> ae.fit(load_wine().data).score_samples(load_wine().data).shape
+    (178,)
     """
 
     n_reconstructions: int = 1
