@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
+from skrepr._estimators import _base
 
 torch.set_num_threads(1)
 
@@ -60,6 +61,19 @@ def fitted_once(kind):
 def fitted(transformer):
     """The transformer, fitted to X: a copy of what is fitted once for all tests."""
     return copy.deepcopy(fitted_once(type(transformer)))
+
+
+@pytest.fixture
+def asked_epochs(monkeypatch):
+    """A list of how many epochs each fit asks for; each trains for one."""
+    asked, train = [], _base.train
+
+    def one_epoch(*args, max_iter, **params):
+        asked.append(max_iter)
+        return train(*args, max_iter=1, **params)
+
+    monkeypatch.setattr(_base, "train", one_epoch)
+    return asked
 
 
 @pytest.fixture

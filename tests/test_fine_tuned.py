@@ -39,6 +39,9 @@ from skrepr.augmentations import FeatureCorruption, FeatureMasking
 from skrepr.backbones import MLP, Backbone
 
 both = pytest.mark.parametrize("kind", [FineTunedClassifier, FineTunedRegressor])
+both_and_norm = pytest.mark.parametrize(
+    ("kind", "norm"), [(FineTunedClassifier, "batch"), (FineTunedRegressor, None)]
+)
 quick = {"max_iter": 5, "learning_rate": 1e-2, "random_state": 0}
 still = {"max_iter": 2, "learning_rate": 1e-12, "random_state": 0}  # learns nothing
 
@@ -77,8 +80,7 @@ def weights(module):
 # What is pre-trained
 
 
-@both
-@pytest.mark.parametrize("norm", [None, "batch"])
+@both_and_norm
 def test_fine_tuning_leaves_a_frozen_transformer_as_it_is(
     transformer, X, few, kind, norm
 ):
@@ -636,9 +638,9 @@ def test_early_stopping_counts_the_rows_with_a_label(X, y, kind):
 @pytest.mark.parametrize(
     ("kind", "steps"), [(FineTunedClassifier, 1000), (FineTunedRegressor, 300)]
 )
-def test_auto_takes_the_documented_number_of_steps(X, few, kind, steps):
-    fine_tuned = kind(small_autoencoder(), batch_size=7).fit(X, few)
-    assert fine_tuned.n_iter_ == np.ceil(steps / 3)  # of 20 rows with a label
+def test_auto_takes_the_documented_number_of_steps(X, few, kind, steps, asked_epochs):
+    kind(small_autoencoder(), batch_size=7).fit(X, few)
+    assert asked_epochs == [2, np.ceil(steps / 3)]  # of 20 rows with a label
 
 
 def test_the_weights_of_a_regression_decay_more_on_fewer_rows(X, y):
@@ -726,8 +728,7 @@ def test_fits_side_by_side_equal_fits_one_by_one(X, few, kind):
 # Predictions
 
 
-@both
-@pytest.mark.parametrize("norm", [None, "batch"])
+@both_and_norm
 def test_the_prediction_for_a_row_does_not_depend_on_the_rows_beside_it(
     transformer, X, y, kind, norm
 ):
@@ -793,7 +794,7 @@ def test_grid_search_reaches_transformer_and_fine_tuning(X, y, kind):
     grid = {
         "transformer__n_components": [1, 4],
         "transformer__backbone__hidden_layer_sizes": [(8,)],
-        "learning_rate": [1e-3, 1e-1],
+        "learning_rate": [1e-1],
         "augmentation__rate": [0.1],
     }
     searches = {}
@@ -801,7 +802,6 @@ def test_grid_search_reaches_transformer_and_fine_tuning(X, y, kind):
         search = GridSearchCV(estimator, grid, cv=2, error_score="raise")
         with joblib.parallel_backend("threading", n_jobs=n_jobs):
             searches[n_jobs] = search.set_params(n_jobs=n_jobs).fit(X, y)
-    assert len(searches[1].cv_results_["params"]) == 4
     best = searches[1].best_estimator_
     assert (
         best.transformer_.n_components
@@ -886,15 +886,16 @@ def test_the_order_of_the_rows_does_not_decide_what_the_head_starts_from(monkeyp
 # Columns as they come
 
 
-@both
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "frozen"), [(FineTunedClassifier, False), (FineTunedRegressor, True)]
+)
 @pytest.mark.parametrize(
     "transformer", [AutoencoderTransformer, VAETransformer, ContrastiveTransformer]
 )
 def test_holes_and_categories_are_no_matter(mixed, kind, frozen, transformer):
     y = mixed["count"].to_numpy() > 50.0
     y = np.where(np.arange(90) % 3, y, np.nan)
-    pretrained = transformer(3, max_iter=5, random_state=0)
+    pretrained = transformer(3, backbone=MLP((8,)), max_iter=5, random_state=0)
     if frozen:
         pretrained = FrozenEstimator(pretrained.fit(mixed))
     estimator = kind(pretrained, **quick).fit(mixed, y)
