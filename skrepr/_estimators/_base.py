@@ -21,6 +21,7 @@ from skrepr._training._loop import Trainer, train
 from skrepr._training._random import Seeded, generators
 from skrepr._training._samplers import EvenSplit
 from skrepr._training._sources import ResidentSource
+from skrepr._training._threads import one_thread
 from skrepr.parts import TakesParts
 
 
@@ -58,7 +59,7 @@ class BaseTorchEstimator(TakesParts):
         before = vars(self).copy()
         try:
             # Whatever the mode torch is in when fit is called.
-            with torch.inference_mode(False), torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad(), one_thread():
                 stopped = self._fit(X, y)
         except BaseException:
             self.__dict__ = before

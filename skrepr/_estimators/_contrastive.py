@@ -346,7 +346,7 @@ class ContrastiveTransformer(EncodingMixin, BaseTorchEstimator):
         groups = np.resize(order, (math.ceil(len(order) / size), size))
         hits = 0.0
         draws = Seeded(generator) if may_draw(module) else nullcontext()
-        with evaluator.at_work(), draws:
+        with evaluator.at_work(size), draws:
             for group in np.array_split(groups, math.ceil(len(groups) / _GROUPS)):
                 x = to_tensor(matrix[group.ravel()], like)
                 a, b = (

@@ -4,6 +4,8 @@ import threading
 
 import torch
 
+from skrepr._training._threads import one_thread
+
 
 class Deferred:
     """What a function returns, called once and not before it is asked for.
@@ -31,6 +33,7 @@ class Deferred:
                     torch.inference_mode(False),
                     torch.no_grad(),
                     torch.device("cpu"),
+                    one_thread(),
                 ):
                     self._result = self._function()
                 self._function = None

@@ -7,6 +7,7 @@ from torch import nn
 from skrepr._columns._quantiles import Quantiles, ranks
 from skrepr._training._inference import run
 from skrepr._training._outputs import check_tensor
+from skrepr._training._threads import one_thread
 from skrepr.latent_densities import MAX_CODES
 
 _N_LEARNED_FROM = 10_000  # generated rows whose distribution is learned
@@ -82,6 +83,7 @@ class RowGenerator(nn.Module):
         row_generator.generated = torch.from_numpy(quantiles).float()
         return row_generator
 
+    @one_thread()
     def draw(self, n_samples, network, table, generator):
         """Generate rows.
 

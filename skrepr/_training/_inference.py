@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -11,7 +11,7 @@ import torch
 
 from skrepr._blocks import blocks
 from skrepr._training._stacks import for_evaluation
-from skrepr._training._threads import one_thread
+from skrepr._training._threads import one_thread, threads_for
 
 # Intermediate values of a batch: few enough for the cache of a core, enough for a GPU.
 _CELLS_CPU, _CELLS_GPU = 2**18, 2**24
@@ -82,13 +82,23 @@ class Evaluator:
         self.module = copy.deepcopy(module).to(device, dtype)
         parameters = list(self.module.parameters())
         self._widest = max(max(p.shape, default=1) for p in parameters)
+        self._size = sum(p.numel() for p in parameters)
+        self._largest = max(p.numel() for p in parameters)
         self._stacks = for_evaluation(self.module)
         self.like = torch.empty(0, dtype=dtype, device=device)
 
     @contextmanager
-    def at_work(self):
-        """Do without gradients, and with one thread if stacks compute the module."""
-        with torch.inference_mode(), one_thread() if self._stacks else nullcontext():
+    def at_work(self, n_rows):
+        """Do without gradients, and with as many threads as are good for a batch.
+
+        Parameters
+        ----------
+        n_rows : int
+            Of a batch.
+        """
+        size, largest = n_rows * self._size, n_rows * self._largest
+        by_numpy = bool(self._stacks)
+        with torch.inference_mode(), threads_for(size, largest, by_numpy=by_numpy):
             yield
 
     def apply(self, function, rows, *, to_matrix=None, cells_per_row=1):
@@ -110,9 +120,10 @@ class Evaluator:
         ndarray of the dtype of `rows`
         """
         n_cells = _CELLS_CPU if self.like.device.type == "cpu" else _CELLS_GPU
+        slices = blocks(len(rows), max(cells_per_row, self._widest), n_cells)
         result = None
-        with self.at_work():
-            for block in blocks(len(rows), max(cells_per_row, self._widest), n_cells):
+        with self.at_work(slices[0].stop):
+            for block in slices:
                 matrix = rows[block] if to_matrix is None else to_matrix(rows[block])
                 values = function(to_tensor(matrix, self.like)).cpu().numpy()
                 if result is None:
@@ -158,7 +169,12 @@ def for_inference(module, device, dtype):
         known = _evaluators.setdefault(module, {})
         last, _, evaluator = known.get((device, dtype), (None, None, None))
         if last != content:
-            with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+                torch.device("cpu"),
+                one_thread(),
+            ):
                 evaluator = Evaluator(module, device, dtype)
             # The tensors are kept: another one cannot have the identity of one that
             # lives.

@@ -1,17 +1,14 @@
 """The parameters of a module, and AdamW's update of them."""
 
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from skrepr._training._stacks import Stack, joint_matrix
-from skrepr._training._threads import one_thread
+from skrepr._training._threads import one_thread, threads_for
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # of Adam
-
-# Weights times rows of a step below which more threads cost torch more than they give.
-_WORTH_THREADS = 2**21
 
 
 class Parameters:
@@ -46,6 +43,7 @@ class Parameters:
         joint_ids = set(map(id, self._joint))
         self._alone = [p for p in trainable if id(p) not in joint_ids]
         self._size = sum(p.numel() for p in trainable)
+        self._largest = max((p.numel() for p in trainable), default=0)
         if networks:
             self._vector, values = _in_one([joint_matrix(layer) for layer in linear])
             self._gradient, gradients = _in_one([torch.zeros_like(v) for v in values])
@@ -66,8 +64,11 @@ class Parameters:
         ----------
         batch_size : float
         """
-        is_small = self._size * batch_size < _WORTH_THREADS
-        with one_thread() if self.stacks or is_small else nullcontext():
+        with threads_for(
+            self._size * batch_size,
+            self._largest * batch_size,
+            by_numpy=bool(self.stacks),
+        ):
             yield
 
     def zero_grad(self):

@@ -1,22 +1,55 @@
-"""How many threads torch uses, and matrix products that keep to one."""
+"""How many threads torch and NumPy's BLAS use, and matrix products that keep to one.
 
+A second thread gives small matrix products nothing, and where other work is on the
+cores each product waits for it. How many are used follows from the sizes and the user's
+settings alone, never from the time that something took: other numbers of threads give
+other last digits.
+"""
+
+import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController  # scikit-learn's own dependency
 
-_lock = threading.Lock()
-_limited = threading.local()  # whether this thread is inside a block of `one_thread`
+# Multiplications of a pass of a batch through a network from which on a second thread
+# gives more than it costs.
+_WORTH_THREADS = 2**23
+
+# The same of a single product from which on OpenBLAS uses a second thread.
+_BLAS_USES_THREADS = 2**18
+
+_lock = threading.RLock()
+_limited = threading.local()  # `inside` a block of `one_thread`, with `before` outside
 _n_limited = 0  # threads that are
 _threads_outside = 1  # torch's threads before the first of them was
+_n_limits = 0  # blocks of `_one_blas_thread`
+_limits = None  # what restores the number of BLAS threads after the last of them
+
+# A process that was forked from one that has used several threads of OpenMP waits for
+# ever when it uses them itself.
+_is_forked = False
+
+
+def _set_forked():
+    global _is_forked, _lock
+    _is_forked = True
+    _lock = threading.RLock()  # another thread may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_set_forked)
 
 
 @contextmanager
 def one_thread():
     """Let torch use one thread, in this thread, until the end of the block.
 
-    NumPy's matrix products do not warn of overflow meanwhile, nor do torch's ever.
+    NumPy's matrix products do not warn of overflow meanwhile, nor do torch's ever. In a
+    process that was forked all libraries use one thread.
 
     Torch's count is each thread's own, but a thread that meets torch for the first time
     takes over the count that was set last, wherever that was. Such a thread gets the
@@ -34,15 +67,71 @@ def one_thread():
             before = _threads_outside
         _n_limited += 1
         torch.set_num_threads(1)
-    _limited.inside = True
+    _limited.inside, _limited.before = True, before
     try:
-        with np.errstate(all="ignore"):
+        limits = _everything().limit(limits=1) if _is_forked else nullcontext()
+        with np.errstate(all="ignore"), limits:
             yield
     finally:
         _limited.inside = False
         with _lock:
             torch.set_num_threads(before)
             _n_limited -= 1
+
+
+@contextmanager
+def threads_for(n_multiplications, largest_product, *, by_numpy):
+    """Choose the number of threads for passes through a network on the CPU.
+
+    Parameters
+    ----------
+    n_multiplications : float
+        Of a pass of a batch.
+    largest_product : float
+        Those of the largest matrix product in it.
+    by_numpy : bool
+        Whether NumPy multiplies the matrices. Torch keeps to one thread then: its
+        threads and those of NumPy's BLAS would wait for each other's cores.
+    """
+    with one_thread():
+        if n_multiplications < _WORTH_THREADS or _is_forked:
+            small = largest_product < _BLAS_USES_THREADS or not by_numpy
+            with nullcontext() if small else _one_blas_thread():
+                yield
+        elif by_numpy:
+            yield
+        else:
+            with _lock:
+                torch.set_num_threads(_limited.before)
+            try:
+                yield
+            finally:
+                with _lock:
+                    torch.set_num_threads(1)
+
+
+@contextmanager
+def _one_blas_thread():
+    """Let BLAS use one thread, in the whole process, until the end of the block."""
+    global _n_limits, _limits
+    with _lock:
+        if _n_limits == 0:
+            blas = _everything().select(user_api="blas")
+            _limits = blas.limit(limits=1)
+        _n_limits += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _n_limits -= 1
+            if _n_limits == 0:
+                _limits.restore_original_limits()
+
+
+@cache
+def _everything():
+    """Return what limits the threads of all libraries that are loaded."""
+    return ThreadpoolController()
 
 
 def matmul(a, b):
