@@ -3,7 +3,6 @@
 import pickle
 import subprocess
 import sys
-import threading
 from itertools import pairwise
 
 import numpy as np
@@ -669,78 +668,6 @@ def test_import_and_first_fit_load_little_beside_torch_and_scikit_learn():
     command = [sys.executable, "-c", FRESH]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout.splitlines() == ["{'skrepr'}", "set()"]
-
-
-# Threads.
-
-
-def in_a_thread(function):
-    found = []
-    thread = threading.Thread(target=lambda: found.append(function()))
-    thread.start()
-    thread.join()
-    return found[0]
-
-
-@pytest.fixture
-def three_threads():
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(1)
-
-
-def test_one_thread_is_of_its_block_and_its_thread_only(three_threads):
-    with one_thread():
-        assert torch.get_num_threads() == 1
-        with one_thread():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == 3
-    assert in_a_thread(torch.get_num_threads) == 3
-
-
-def test_one_thread_ends_with_its_block_when_that_fails(three_threads):
-    with pytest.raises(KeyError), one_thread():
-        raise KeyError
-    assert torch.get_num_threads() == 3
-
-
-def test_blocks_of_several_threads_leave_the_count_as_it_was(three_threads):
-    inside, leave = threading.Event(), threading.Event()
-
-    def outlast():
-        with one_thread():
-            inside.set()
-            leave.wait()
-        return torch.get_num_threads()
-
-    found = []
-    with one_thread():
-        thread = threading.Thread(target=lambda: found.append(outlast()))
-        thread.start()
-        inside.wait()
-    assert torch.get_num_threads() == 3
-    leave.set()
-    thread.join()
-    assert found == [3]
-    assert in_a_thread(torch.get_num_threads) == 3
-
-
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_fit_and_inference_leave_the_count_as_it_was(estimator, three_threads):
-    fitted = estimator(2, max_iter=1).fit(rows())
-    fitted.transform(rows())
-    fitted.score(rows())
-    assert torch.get_num_threads() == 3
-
-
-@pytest.mark.parametrize(("n_rows", "expected"), [(10, 1), (10**6, 3)])
-def test_plain_steps_use_threads_when_they_are_worth_it(
-    n_rows, expected, three_threads
-):
-    parameters = Parameters(mlp(3, 8, 2), [], 0.0)
-    with parameters.at_work(n_rows):
-        assert torch.get_num_threads() == expected
 
 
 def test_overflow_is_left_to_the_training_loop():

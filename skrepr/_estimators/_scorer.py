@@ -95,11 +95,14 @@ class Scorer:
         Parameters
         ----------
         error_model : ErrorModel
-        network, table, device
+        network : AutoencoderModule
             As of the class.
+        table : Table
         rows : ndarray of shape (n_rows, n_features)
             Training rows.
         seed : int
+        device : str
+            As of the class.
 
         Returns
         -------

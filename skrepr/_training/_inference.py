@@ -71,9 +71,15 @@ def _is_present(device):
 class Evaluator:
     """A copy of a fitted module, in the precision and on the device of its inputs.
 
-    Attributes
+    Parameters
     ----------
     module : torch.nn.Module
+        It is copied.
+    device : torch.device
+    dtype : torch.dtype
+
+    Attributes
+    ----------
     like : torch.Tensor
         Of the device and the precision of the inputs.
     """

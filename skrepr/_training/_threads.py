@@ -116,8 +116,8 @@ def _one_blas_thread():
     global _n_limits, _limits
     with _lock:
         if _n_limits == 0:
-            blas = _everything().select(user_api="blas")
-            _limits = blas.limit(limits=1)
+            _take_control()
+            _limits = _blas().limit(limits=1)
         _n_limits += 1
     try:
         yield
@@ -125,7 +125,26 @@ def _one_blas_thread():
         with _lock:
             _n_limits -= 1
             if _n_limits == 0:
+                _take_control()
                 _limits.restore_original_limits()
+                _take_control()
+
+
+def _take_control():
+    """Let this thread set the count, or the next: threadpoolctl heeds but one of them.
+
+    The counting here is what keeps them from each other's way.
+    """
+    for library in _blas().lib_controllers:
+        release = getattr(library, "clear_controlling_thread", None)
+        if release is not None:  # before threadpoolctl 3.8 every thread was heeded
+            release(force=True)
+
+
+@cache
+def _blas():
+    """Return what limits the threads of the libraries for linear algebra."""
+    return _everything().select(user_api="blas")
 
 
 @cache
