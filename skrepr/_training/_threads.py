@@ -17,7 +17,7 @@ from threadpoolctl import ThreadpoolController  # scikit-learn's own dependency
 
 # Multiplications of a pass of a batch through a network from which on a second thread
 # gives more than it costs.
-_WORTH_THREADS = 2**23
+_WORTH_THREADS = 2**24
 
 # The same of a single product from which on OpenBLAS uses a second thread.
 _BLAS_USES_THREADS = 2**18
