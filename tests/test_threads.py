@@ -166,18 +166,19 @@ FORK = """
 import os, signal, sys
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 from skrepr import *
 from skrepr.backbones import MLP
 
-assert torch.get_num_threads() == 2
+torch.set_num_threads(2)
 rng = np.random.default_rng(0)
 X = rng.normal(size=(600, 20))
 y = (X[:, 0] > 0).astype(int)
 X[rng.random(X.shape) < 0.05] = np.nan
-few = X[:40]
+few = X[:9]
 torch.randn(1000, 1000) @ torch.randn(1000, 1000)
-rng.normal(size=(1000, 1000)) @ rng.normal(size=(1000, 1000))
+with threadpool_limits(2):
+    rng.normal(size=(1000, 1000)) @ rng.normal(size=(1000, 1000))
 
 
 def in_a_child(name, function):
@@ -215,14 +216,11 @@ def wide(norm=None):
 
 estimators = [
     AutoencoderTransformer(8, **wide()),
-    AutoencoderTransformer(8, error_model="diagonal", **wide("batch")),
-    VAETransformer(8, n_importance_samples=4, **wide()),
-    VAETransformer(8, latent_density="gaussian_mixture", **wide("batch")),
-    ContrastiveTransformer(8, **wide()),
+    VAETransformer(8, n_importance_samples=4, **wide("batch")),
     ContrastiveTransformer(8, objective="byol", **wide("batch")),
     FineTunedClassifier(AutoencoderTransformer(8, **wide()), max_iter=1),
     FineTunedRegressor(VAETransformer(8, **wide()), max_iter=1),
-    OutlierDetector(AutoencoderTransformer(8, **wide())),
+    OutlierDetector(AutoencoderTransformer(8, **wide()), contamination=0.1),
 ]
 failed = 0
 for estimator in estimators:
@@ -241,12 +239,8 @@ sys.exit(failed)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="There is no fork on Windows.")
 def test_every_verb_comes_to_an_end_in_a_child_of_a_process_with_two_threads():
-    two = dict.fromkeys(
-        ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "2"
-    )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORK],
-        env=os.environ | two,
         capture_output=True,
         text=True,
     )

@@ -293,15 +293,13 @@ def read_rows(estimator, X, transformer):
     return rows
 
 
-def check_container(estimator, X, y="not used", *, reset, keep=False, **checks):
+def check_container(estimator, X, *, reset, keep=False, **checks):
     """Check features and their names; turn what is no DataFrame into an array.
 
     Parameters
     ----------
     estimator : BaseTorchEstimator
     X : array-like or DataFrame of shape (n_samples, n_features)
-    y : object, optional
-        None raises an error where y is required.
     reset : bool
         Whether the estimator is to remember the features, or X must have its own.
     keep : bool
@@ -313,14 +311,12 @@ def check_container(estimator, X, y="not used", *, reset, keep=False, **checks):
     -------
     ndarray of floats or DataFrame
     """
-    y = None if y is None else "no_validation"
     if keep or is_frame(X):
-        validate_data(estimator, X, y, reset=reset, skip_check_array=True)
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
         return X
     return validate_data(
         estimator,
         X,
-        y,
         reset=reset,
         dtype=[np.float64, np.float32],
         ensure_all_finite="allow-nan",

@@ -227,6 +227,12 @@ class ContrastiveTransformer(EncodingMixin, BaseTorchEstimator):
     def _ids(self, rows, y):
         if self.positives == "views":
             return None
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None. With positives='labels' rows with the same y are positives: "
+                "pass y, or set positives='views'."
+            )
         labels, missing = check_labels(rows, y, self.unlabelled)
         classes, labelled_ids = encode_classes(labels)
         if len(classes) == 1 and not missing.any():

@@ -88,7 +88,7 @@ class EncodingMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return self.module_.n_components
 
     def _read_training_rows(self, X, y):
-        X = check_container(self, X, y, reset=True, ensure_min_samples=2)
+        X = check_container(self, X, reset=True, ensure_min_samples=2)
         name = type(self).__name__
         schema = Schema.fit(X, self.categorical_features, name)
         rows = schema.read(X, name, ensure_min_samples=2)
