@@ -79,6 +79,8 @@ def assert_same_frame(this, that):
         pd.testing.assert_frame_equal(this, that)
     else:
         assert this.schema == that.schema
+        # Old versions of polars tell equal categories apart by their codes.
+        this, that = (frame.cast({pl.Categorical: pl.String}) for frame in (this, that))
         assert this.equals(that, null_equal=True)
 
 
@@ -180,7 +182,7 @@ def test_an_unknown_level_is_missing_but_not_filled():
 
 def test_frames_of_another_library_hold_the_same_levels():
     frame = pd.DataFrame(
-        {"x": ["b", None, "a"], "y": [1, 2, 3], "z": [True, False, True]}
+        {"x": ["b", np.nan, "a"], "y": [1, 2, 3], "z": [True, False, True]}
     )
     polars = pl.from_pandas(frame)
     for one, other in [(frame, polars), (polars, frame)]:
@@ -383,7 +385,7 @@ def test_a_filled_column_takes_its_dtype_unless_a_cell_would_change():
 
 def test_an_index_may_be_anything():
     index = pd.MultiIndex.from_tuples([("a", 1), ("a", 1), ("b", 2)])
-    frame = pd.DataFrame({"x": [1.0, None, 2.0], "y": ["u", "v", None]}, index=index)
+    frame = pd.DataFrame({"x": [1.0, None, 2.0], "y": ["u", "v", np.nan]}, index=index)
     schema = fit(frame)
     pd.testing.assert_frame_equal(schema.write(read(schema, frame), frame), frame)
     filled = schema.fill(frame, np.zeros((3, 2)))
