@@ -303,6 +303,12 @@ def test_the_standard_deviation_to_divide_by_is_1_where_nothing_varies(rng):
     assert_array_equal(columns.safe_std, [columns.std[0], 1.0])
 
 
+def test_every_column_of_a_table_is_a_unit_also_among_some_of_them(rng):
+    columns = make_table(rng.normal(size=(5, 3))).columns
+    assert columns.units.tolist() == [0, 1, 2]
+    assert columns[[2, 0]].units.tolist() == [0, 1]
+
+
 def frame_of_categories():
     return pd.DataFrame(
         {

@@ -105,6 +105,15 @@ class Columns:
         return np.where(self.varies, self.std, 1.0)
 
     @property
+    def units(self):
+        """The number of the unit of every cell of a row, int.
+
+        Cells of a unit share their scale, quantiles, noise and likelihood. In a table
+        every column is a unit of its own.
+        """
+        return np.arange(len(self))
+
+    @property
     def is_plain(self):
         """Whether the matrix is all numbers: no categories, no holes in training."""
         return not (self.categorical.any() or self.missing.any())
