@@ -14,6 +14,7 @@ from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from torch import nn
 
 from skrepr._sklearn import Interval, InvalidParameterError
+from skrepr._training._threads import ProcessLock
 from skrepr.parts import Part
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
 
 MAX_CODES = 5000  # to fit a density to, or to keep
 _REGULARISATION = 1e-4  # of covariances, in variances of the codes
+_lock = ProcessLock()
 
 
 class LatentDensity(Part):
@@ -238,7 +240,8 @@ def _takes_seed_to_sample(estimator):
 
 
 def _mixture(codes, n_components, seed):
-    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+    # Python's filters are those of all threads.
+    with _lock, warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         return SklearnGaussianMixture(
             n_components, reg_covar=_REGULARISATION, random_state=seed
         ).fit(codes)
@@ -250,6 +253,10 @@ def _mean_and_std(codes):
     return codes.mean(axis=0), np.where(std > 0, std, 1.0)
 
 
+def _normal(shape, generator):
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
 class _Prior(nn.Module):
     def __init__(self, n_components):
         super().__init__()
@@ -257,7 +264,7 @@ class _Prior(nn.Module):
 
     def sample(self, n_samples, generator):
         shape = n_samples, self.n_components
-        return torch.randn(shape, generator=generator, dtype=torch.float32)
+        return _normal(shape, generator)
 
 
 class _Mixture(nn.Module):
@@ -280,7 +287,7 @@ class _Mixture(nn.Module):
             self.weights, n_samples, replacement=True, generator=generator
         )
         shape = n_samples, self.means.shape[1], 1
-        noise = torch.randn(shape, generator=generator, dtype=torch.float32)
+        noise = _normal(shape, generator)
         codes = self.means[chosen]
         for k in range(len(self.roots)):
             drawn = chosen == k if len(self.roots) > 1 else slice(None)
@@ -296,7 +303,7 @@ class _Estimator(nn.Module):
         self.estimator = estimator
 
     def sample(self, n_samples, generator):
-        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        seed = int(torch.randint(2**31 - 1, (), generator=generator, device="cpu"))
         estimator, options = copy.copy(self.estimator), {}
         if _takes_seed_to_sample(estimator):
             options["random_state"] = seed

@@ -1,8 +1,11 @@
 """What fit puts off: not done before it is asked for, and the same whenever it is."""
 
 import copy
+import os
 import pickle
+import signal
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations, product
 
@@ -13,6 +16,7 @@ import torch
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.mixture import BayesianGaussianMixture
+from sklearn.mixture import GaussianMixture as SklearnMixture
 
 from skrepr import (
     AutoencoderTransformer,
@@ -24,7 +28,7 @@ from skrepr import (
 from skrepr._estimators import _decoding
 from skrepr._estimators._deferred import Deferred
 from skrepr.error_models import Covariance
-from skrepr.latent_densities import KernelDensity
+from skrepr.latent_densities import KernelDensity, LatentDensity
 
 DECODING = [AutoencoderTransformer, VAETransformer]
 
@@ -285,6 +289,82 @@ def test_what_fails_fails_when_it_is_asked_for_and_works_later(X):
     assert np.isfinite(fitted.score_samples(X)).all()
     Moody.works = True
     assert fitted.sample(3, random_state=0).shape == (3, 6)
+
+
+def test_what_cannot_be_learned_does_not_keep_a_model_from_being_stored(X):
+    fitted = make(AutoencoderTransformer, latent_density=SklearnMixture(500)).fit(X)
+    restored = pickle.loads(pickle.dumps(fitted))
+    assert_array_equal(restored.transform(X), fitted.transform(X))
+    assert_array_equal(restored.score_samples(X), fitted.score_samples(X))
+    for model in (fitted, restored):
+        with pytest.raises(ValueError, match="n_components"):
+            model.sample(3)
+
+
+def test_a_part_may_train_something_when_it_is_asked_for(X):
+    class Trained(LatentDensity):
+        def build(self, codes, seed):
+            weight = torch.ones((), requires_grad=True)
+            (weight * torch.as_tensor(codes)).square().sum().backward()
+            assert weight.grad is not None
+            return KernelDensity().build(codes, seed)
+
+    fitted = make(AutoencoderTransformer, latent_density=Trained()).fit(X)
+    with torch.no_grad():
+        assert fitted.sample(3, random_state=0).shape == (3, 6)
+
+
+@pytest.mark.parametrize("kind", DECODING)
+def test_the_settings_of_the_first_call_do_not_stay(kind, X, request):
+    expected = outputs(make(kind).fit(X), X)
+    request.addfinalizer(lambda: torch.set_default_dtype(torch.float32))
+    fitted = [make(kind).fit(X) for _ in range(3)]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_equal(outputs(fitted[0], X), expected)
+    torch.set_default_dtype(torch.float16)
+    outputs(fitted[1], X, ["scores"])
+    torch.set_default_dtype(torch.float32)
+    assert_equal(outputs(fitted[1], X), expected)
+    with torch.device("meta"):
+        assert_equal(outputs(fitted[2], X, ["rows"]), {"rows": expected["rows"]})
+
+
+@pytest.mark.parametrize("kind", DECODING)
+def test_a_column_of_which_no_row_is_kept(kind, monkeypatch):
+    X = np.random.default_rng(0).normal(size=(3000, 3)).astype(np.float32)
+    X[:, 1] = np.nan
+    X[[5, 77, 1500], 1] = 1.0, 2.0, 3.0
+    monkeypatch.setattr(_decoding, "_MAX_KEPT_ROWS", 20)
+    fitted = make(kind, batch_size=500).fit(X)
+    assert np.isfinite(fitted.sample(5, random_state=0)).all()
+    assert pickle.loads(pickle.dumps(fitted)).sample(3).shape == (3, 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="There is no fork on Windows.")
+def test_a_forked_child_need_not_wait_for_other_threads():
+    locked, leave = threading.Event(), threading.Event()
+
+    def wait():
+        locked.set()
+        leave.wait()
+        return 1
+
+    deferred = Deferred(wait)
+    thread = threading.Thread(target=deferred.get)
+    thread.start()
+    locked.wait()
+    deferred._function = lambda: 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
+        pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(30)
+        os._exit(0 if deferred.get() == 2 else 1)
+    status = os.waitpid(pid, 0)[1]
+    leave.set()
+    thread.join()
+    assert status == 0
 
 
 def test_a_deferred_result_is_computed_once():

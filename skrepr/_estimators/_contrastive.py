@@ -271,7 +271,11 @@ class ContrastiveTransformer(EncodingMixin, BaseTorchEstimator):
         return ContrastiveModule(
             encoder,
             check_module(objective.build(encoder, head, k), ObjectiveModule, objective),
-            build_augmentation(self._part("augmentation"), columns),
+            build_augmentation(
+                self._part("augmentation"),
+                columns,
+                torch.arange(2) if self.positives == "labels" else None,
+            ),
             None if auxiliary is None else auxiliary.build(columns, k),
             k,
         )

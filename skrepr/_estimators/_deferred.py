@@ -1,10 +1,10 @@
 """Work that is put off until its result is asked for."""
 
-import threading
+from functools import partial
 
 import torch
 
-from skrepr._training._threads import one_thread
+from skrepr._training._threads import ProcessLock, one_blas_thread, one_thread
 
 
 class Deferred:
@@ -12,7 +12,8 @@ class Deferred:
 
     The result must not depend on when that is: whatever the function uses is bound to
     it, and nobody changes that any more. To pickle or to copy the object calls the
-    function, and what it was bound to, such as training rows, is not kept.
+    function, and what it was bound to, such as training rows, is not kept; if it raises
+    then, the copy raises that when its result is asked for.
 
     Parameters
     ----------
@@ -22,25 +23,30 @@ class Deferred:
 
     def __init__(self, function):
         self._function = function
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
 
     def get(self):
         """Return the result; of threads that ask at once, one computes it."""
         with self._lock:
             if self._function is not None:
-                # Whatever the mode torch is in when the result is asked for.
+                # Whatever the settings are when the result is asked for.
                 with (
                     torch.inference_mode(False),
-                    torch.no_grad(),
+                    torch.enable_grad(),
+                    torch.autocast("cpu", enabled=False),
                     torch.device("cpu"),
                     one_thread(),
+                    one_blas_thread(),
                 ):
                     self._result = self._function()
                 self._function = None
         return self._result
 
     def __reduce__(self):
-        return Deferred.of, (self.get(),)
+        try:
+            return Deferred.of, (self.get(),)
+        except Exception as error:
+            return Deferred, (partial(_raise, error),)
 
     @classmethod
     def of(cls, result):
@@ -48,3 +54,7 @@ class Deferred:
         deferred = cls(None)
         deferred._result = result
         return deferred
+
+
+def _raise(error):
+    raise error

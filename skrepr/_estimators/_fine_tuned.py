@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import torch
-from sklearn.base import MetaEstimatorMixin, clone
+from sklearn.base import MetaEstimatorMixin, clone, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -231,10 +231,11 @@ class BaseFineTuned(MetaEstimatorMixin, BaseTorchEstimator):
 
     def _build_module(self, columns):
         augment, pretrained = self._part("augmentation"), self.transformer_.module_
+        ids = torch.arange(2) if is_classifier(self) else None
         return self._module_type(
             copy.deepcopy(pretrained.encoder).requires_grad_(True),
             HeadModule(pretrained.n_components, self._n_outputs),
-            None if augment is None else build_augmentation(augment, columns),
+            None if augment is None else build_augmentation(augment, columns, ids),
             pretrained.n_components,
         )
 

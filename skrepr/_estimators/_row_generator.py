@@ -103,7 +103,9 @@ class RowGenerator(nn.Module):
         """
         matrix = self._decode(n_samples, network, generator)
         X = network.likelihood.restore(table.from_matrix(matrix.astype(np.float64)))
-        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        rng = np.random.default_rng(
+            int(torch.randint(2**62, (), generator=generator, device="cpu"))
+        )
         knots = self.generated.numpy()
         ranked = table.schema.numeric & table.varies & ~table.linear
         for j in np.flatnonzero(ranked).tolist():
@@ -117,7 +119,9 @@ class RowGenerator(nn.Module):
 
     def _decode(self, n_samples, network, generator):
         """Draw codes, and for each a row of the matrix."""
-        codes = self.density.sample(n_samples, generator)
+        # Whatever the settings of the user for networks of their own.
+        with torch.autocast("cpu", enabled=False), torch.device("cpu"):
+            codes = self.density.sample(n_samples, generator)
         check_tensor(codes, (n_samples, network.n_components), self.density, "sample")
         return run(network, "sample", codes.numpy(), "cpu", generator=generator)
 
@@ -144,7 +148,8 @@ def _quantiles(table, rows):
         if quantiles[j] is None:
             column = rows[:, j]
             low, high = table.low[j], table.high[j]
-            if np.nanmin(column) > low or np.nanmax(column) < high:
+            observed = column[~np.isnan(column)]
+            if not len(observed) or observed.min() > low or observed.max() < high:
                 # They are some of the training rows, but the range is that of all.
                 column = np.append(column, [low, high])
             quantiles[j] = Quantiles.fit(column)

@@ -1,8 +1,7 @@
 """Devices, and batched evaluation: the border between NumPy and torch."""
 
 import copy
-import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -11,12 +10,13 @@ import torch
 
 from skrepr._blocks import blocks
 from skrepr._training._stacks import for_evaluation
-from skrepr._training._threads import one_thread, threads_for
+from skrepr._training._threads import ProcessLock, one_thread, threads_for
 
 # Intermediate values of a batch: few enough for the cache of a core, enough for a GPU.
 _CELLS_CPU, _CELLS_GPU = 2**18, 2**24
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # of a module
+_PLAIN = (int, float, str)  # attributes of a user's module that may be settings
 
 _MAX_ROWS_KEPT = 256  # for so many rows intermediate values keep their memory
 
@@ -104,8 +104,19 @@ class Evaluator:
         """
         size, largest = n_rows * self._size, n_rows * self._largest
         by_numpy = bool(self._stacks)
-        with torch.inference_mode(), threads_for(size, largest, by_numpy=by_numpy):
+        kind = self.like.device.type
+        in_full = nullcontext()
+        if torch.is_autocast_enabled(kind):  # by the user, for other networks
+            in_full = torch.autocast(kind, enabled=False)
+        with (
+            torch.inference_mode(),
+            in_full,
+            threads_for(size, largest, by_numpy=by_numpy),
+        ):
             yield
+        if n_rows > _MAX_ROWS_KEPT:
+            for stack in self._stacks:
+                stack.forget()
 
     def apply(self, function, rows, *, to_matrix=None, cells_per_row=1):
         """Evaluate a function of the module on the rows of an array, in batches.
@@ -135,16 +146,13 @@ class Evaluator:
                 if result is None:
                     result = np.empty((len(rows), *values.shape[1:]), rows.dtype)
                 result[block] = values
-        if len(rows) > _MAX_ROWS_KEPT:
-            for stack in self._stacks:
-                stack.forget()
         return result
 
 
 # Copies live as long as their modules, but apart from them: verbs change nothing of an
 # estimator, and neither clones nor pickles know of copies.
 _evaluators: WeakKeyDictionary = WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = ProcessLock()
 
 
 def for_inference(module, device, dtype):
@@ -190,12 +198,16 @@ def for_inference(module, device, dtype):
 
 def _content(module):
     """Tell what a module is made of at the moment: equal as long as it stays so."""
-    content: list[int] = []
+    content: list[object] = []
     tensors: list[torch.Tensor] = []
     todo = [module]
     for part in todo:  # which grows meanwhile
         inside = vars(part)
-        content += id(part), inside["training"], *map(len, map(inside.get, _HOOKS))
+        content += id(part), inside["training"], id(inside.get("forward"))
+        for name in _HOOKS:
+            content += map(id, inside[name].values())
+        if not type(part).__module__.startswith(("skrepr.", "torch.nn.")):
+            content += (value for value in inside.values() if isinstance(value, _PLAIN))
         for tensor in (*inside["_parameters"].values(), *inside["_buffers"].values()):
             if tensor is not None:
                 version = 0 if tensor.is_inference() else tensor._version

@@ -5,10 +5,12 @@ where shapes happen to broadcast, not at all. Calls in advance are for users' pa
 alone: what the package's own return is known from its tests.
 """
 
+import copy
 from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from skrepr._training._random import Seeded
 from skrepr._training._stacks import is_own
@@ -109,9 +111,11 @@ def check_network(network, n_inputs, n_outputs, owner, method):
     if is_own(owner):
         return
     returned = _described(network)
-    if isinstance(network, nn.Module):
-        with rehearsal(network):
-            output = network(torch.zeros(2, n_inputs))
+    if isinstance(network, nn.Module) and any(map(is_lazy, network.parameters())):
+        returned = "a network with lazy layers"
+    elif isinstance(network, nn.Module):
+        with rehearsal(network) as (rehearsed, _):
+            output = rehearsed(torch.zeros(2, n_inputs))
         if isinstance(output, torch.Tensor) and output.shape == (2, n_outputs):
             return
         returned = f"a network that maps it to {_described(output)}"
@@ -124,10 +128,9 @@ def check_network(network, n_inputs, n_outputs, owner, method):
 
 @contextmanager
 def rehearsal(module):
-    """Call a fresh module without a trace, before its training.
+    """Let a copy of a fresh module be called, before the training.
 
-    It is in eval mode meanwhile, and its random numbers come from a generator of their
-    own.
+    The module itself stays as it is: its first batch may be what it learns scales from.
 
     Parameters
     ----------
@@ -136,14 +139,14 @@ def rehearsal(module):
 
     Yields
     ------
-    torch.Generator
+    rehearsed : torch.nn.Module
+        In eval mode.
+    generator : torch.Generator
+        For the random numbers.
     """
     generator = torch.Generator().manual_seed(0)
-    was_training = module.training
-    module.eval()
     with Seeded(generator):
-        yield generator
-    module.train(was_training)
+        yield copy.deepcopy(module).eval(), generator
 
 
 def _is_scalar(term):

@@ -8,6 +8,7 @@ other last digits.
 
 import os
 import threading
+import weakref
 from contextlib import contextmanager, nullcontext
 from functools import cache
 
@@ -22,11 +23,32 @@ _WORTH_THREADS = 2**24
 # The same of a single product from which on OpenBLAS uses a second thread.
 _BLAS_USES_THREADS = 2**18
 
-_lock = threading.RLock()
+_locks: weakref.WeakSet = weakref.WeakSet()
+
+
+class ProcessLock:
+    """A lock that a forked process finds free, whichever thread held it."""
+
+    def __init__(self):
+        self.renew()
+        _locks.add(self)
+
+    def renew(self):
+        """Forget who holds it."""
+        self._lock = threading.RLock()
+
+    def __enter__(self):
+        self._lock.acquire()
+
+    def __exit__(self, *exc_info):
+        self._lock.release()
+
+
+_lock = ProcessLock()
 _limited = threading.local()  # `inside` a block of `one_thread`, with `before` outside
 _n_limited = 0  # threads that are
 _threads_outside = 1  # torch's threads before the first of them was
-_n_limits = 0  # blocks of `_one_blas_thread`
+_n_limits = 0  # blocks of `one_blas_thread`
 _limits = None  # what restores the number of BLAS threads after the last of them
 
 # A process that was forked from one that has used several threads of OpenMP waits for
@@ -35,9 +57,13 @@ _is_forked = False
 
 
 def _set_forked():
-    global _is_forked, _lock
+    global _is_forked, _n_limited, _n_limits
     _is_forked = True
-    _lock = threading.RLock()  # another thread may have held it
+    for lock in list(_locks):
+        lock.renew()
+    # Of all threads only this one lives on.
+    _n_limited = int(getattr(_limited, "inside", False))
+    _n_limits = min(_n_limits, _n_limited)
 
 
 if hasattr(os, "register_at_fork"):
@@ -63,7 +89,7 @@ def one_thread():
         before = torch.get_num_threads()
         if _n_limited == 0:
             _threads_outside = before
-        elif before == 1:
+        elif before == 1 and not hasattr(_limited, "before"):
             before = _threads_outside
         _n_limited += 1
         torch.set_num_threads(1)
@@ -96,7 +122,7 @@ def threads_for(n_multiplications, largest_product, *, by_numpy):
     with one_thread():
         if n_multiplications < _WORTH_THREADS or _is_forked:
             small = largest_product < _BLAS_USES_THREADS or not by_numpy
-            with nullcontext() if small else _one_blas_thread():
+            with nullcontext() if small else one_blas_thread():
                 yield
         elif by_numpy:
             yield
@@ -111,7 +137,7 @@ def threads_for(n_multiplications, largest_product, *, by_numpy):
 
 
 @contextmanager
-def _one_blas_thread():
+def one_blas_thread():
     """Let BLAS use one thread, in the whole process, until the end of the block."""
     global _n_limits, _limits
     with _lock:

@@ -92,13 +92,15 @@ class DrawnParameter(Augmentation):
         return (value, value) if isinstance(value, Real) else tuple(value)
 
 
-def build_augmentation(part, columns):
+def build_augmentation(part, columns, ids=None):
     """Build the module of an augmentation, and check what a user's makes of rows.
 
     Parameters
     ----------
     part : Augmentation
     columns : Columns
+    ids : torch.Tensor of shape (2,), optional
+        Integers for two rows, if there are some in training.
 
     Returns
     -------
@@ -112,8 +114,9 @@ def build_augmentation(part, columns):
     module = check_module(part.build(columns), nn.Module, part)
     if not is_own(part):
         x = torch.as_tensor(columns.mean).float().repeat(2, 1)
-        with rehearsal(module) as generator:
-            check_tensor(module(x, generator), x.shape, module)
+        with rehearsal(module) as (rehearsed, generator):
+            arguments = (x, generator) if ids is None else (x, generator, ids)
+            check_tensor(rehearsed(*arguments), x.shape, module)
     return module
 
 

@@ -119,7 +119,7 @@ class _Covariance(AdjustedForHoles):
         self.left = torch.tensor(scale * left).float()
         self.right = torch.tensor(right).float()
         self.diagonal = torch.tensor(scale * diagonal).float()
-        self.mean_distance = torch.tensor(float(mean_distance)).float()
+        self.mean_distance = torch.tensor(mean_distance, dtype=torch.float32)
         self._cached = None
 
     def _rescale(self, sums):

@@ -33,8 +33,8 @@ class AdjustedForHoles(ErrorModelModule):
         super().__init__()
         varies = torch.as_tensor(columns.varies)
         self.register_buffer("varies", varies, persistent=False)
-        self.register_buffer("spread", torch.zeros(()))
-        self.register_buffer("drift", torch.zeros(2))
+        self.register_buffer("spread", torch.zeros((), dtype=torch.float32))
+        self.register_buffer("drift", torch.zeros(2, dtype=torch.float32))
 
     def forward(self, errors):
         missing = errors[:, 0].isnan()

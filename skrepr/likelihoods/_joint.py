@@ -206,12 +206,12 @@ def _build(part, columns, noise):
         return module
     x = torch.as_tensor(columns.mean).float().repeat(2, 1)
     output = torch.zeros(3, 2, module.n_outputs)
-    with rehearsal(module) as generator:
+    with rehearsal(module) as (rehearsed, generator):
         for method, arguments in {
             "log_prob" if noise else "cost": (x, output),
             "mean": (output,),
             "sample": (output, generator),
         }.items():
-            cells = getattr(module, method)(*arguments)
+            cells = getattr(rehearsed, method)(*arguments)
             check_tensor(cells, (3, *x.shape), module, method)
     return module
