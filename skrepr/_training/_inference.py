@@ -1,7 +1,7 @@
 """Devices, and batched evaluation: the border between NumPy and torch."""
 
 import copy
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -105,7 +105,7 @@ class Evaluator:
         size, largest = n_rows * self._size, n_rows * self._largest
         by_numpy = bool(self._stacks)
         kind = self.like.device.type
-        in_full = nullcontext()
+        in_full: AbstractContextManager = nullcontext()
         if torch.is_autocast_enabled(kind):  # by the user, for other networks
             in_full = torch.autocast(kind, enabled=False)
         with (
