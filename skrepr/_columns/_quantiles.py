@@ -163,7 +163,6 @@ class NormalMap:
         ends = np.array([-max_score, max_score])
         far = values[[0, -1]] + (ends - scores[[0, -1]]) / mean
         self._log_slopes = np.log(slopes)
-        self._knots = values
         self._values = np.concatenate([far[:1], values, far[1:]])
         self._scores = np.concatenate([ends[:1], scores, ends[1:]])
 
@@ -177,8 +176,9 @@ class NormalMap:
 
     def log_slope(self, x):
         """Return the logarithm of the derivative at values (n,), on a knot the mean."""
-        before = np.searchsorted(self._knots, x, side="left")
-        after = np.searchsorted(self._knots, x, side="right")
+        knots = self._values[1:-1]
+        before = np.searchsorted(knots, x, side="left")
+        after = np.searchsorted(knots, x, side="right")
         return (self._log_slopes[before] + self._log_slopes[after]) / 2
 
 
