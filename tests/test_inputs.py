@@ -22,7 +22,7 @@ def layout(X, categorical=None, standardize=True):
     return table.columns, torch.from_numpy(table.to_matrix(encoded, np.float32))
 
 
-def rows(n=100):
+def rows(n=800):
     """Return a number, three levels, a number with holes, thirty levels with holes."""
     rng = np.random.default_rng(0)
     X = np.column_stack(
@@ -47,7 +47,7 @@ def test_numbers_levels_and_indicators_are_read_as_they_are(standardize):
     assert_allclose(read[:, 0], x[:, 0])
     expected = np.where(missing, columns.mean[2], x[:, 2])
     assert_allclose(read[:, 1], expected, rtol=1e-6)
-    assert_array_equal(read[:, 2:5], np.eye(3)[np.arange(100) % 3])
+    assert_array_equal(read[:, 2:5], np.eye(3)[np.arange(800) % 3])
     assert_array_equal(read[:, 5], missing)
     assert list(inputs.parameters()) == []
 
@@ -70,8 +70,9 @@ def test_a_category_that_is_missing_has_no_level():
 
 def test_a_level_that_never_occurred_reads_like_a_missing_one():
     columns, x = layout(rows(), [1, 3])
+    columns.counts[3][8] = 9  # with which it would share a class
     for j, code in (1, 2), (3, 7):
-        columns.frequencies[j][code] = 0.0
+        columns.counts[j][code] = 0
     inputs = Inputs(columns)
     for j, code in (1, 2), (3, 7):
         unseen, missing = x[2:3].clone(), x[2:3].clone()
@@ -80,19 +81,29 @@ def test_a_level_that_never_occurred_reads_like_a_missing_one():
         assert torch.equal(inputs(unseen)[:, :width], inputs(missing)[:, :width])
 
 
-def test_ten_thousand_levels_are_a_vector_of_fifty():
-    columns, x = layout(np.arange(10_000.0)[:, None] % 9999, [0])
+def test_a_thousand_levels_are_a_vector_of_fifty():
+    columns, x = layout(np.arange(10_000.0)[:, None] % 1000, [0])
     inputs = Inputs(columns)
     assert inputs.width == 50
     assert inputs(x).shape == (10_000, 50)
     assert inputs(x).square().sum(1).mean().item() == pytest.approx(1, rel=0.05)
 
 
+def test_rare_levels_of_many_are_read_alike():
+    codes = np.concatenate([np.arange(20).repeat(10), 20 + np.arange(30) % 15])
+    columns, x = layout(codes[:, None].astype(float), [0])
+    read = Inputs(columns)(x).detach()
+    assert len(read[200:].unique(dim=0)) == 1
+    assert len(read.unique(dim=0)) == 21
+    few, y = layout(np.array([[0.0], [1], [1], [2], [3]]), [0])
+    assert len(Inputs(few)(y).unique(dim=0)) == 4
+
+
 def test_a_plain_table_goes_to_the_network_and_its_holes_become_means():
     X = rows()[:, [0, 1]]
     columns, x = layout(X, standardize=False)
     encoder = ColumnEncoder(columns, MLP((8,)), 3)
-    assert encoder.is_plain
+    assert encoder.inputs is None
     assert torch.equal(encoder(x), encoder.network(x))
     holes = x.clone()
     holes[:, 0] = torch.nan

@@ -498,7 +498,7 @@ def mixed_table(n=60, seed=0):
             rng.integers(0, 4, n),
             rng.poisson(4, n),
             rng.integers(0, 3, n),
-            rng.integers(0, 30, n),
+            rng.integers(0, 16, n),
             rng.normal(size=n),
             np.full(n, 1.0),
         ]
@@ -608,8 +608,7 @@ def test_a_category_that_is_certain_has_no_error():
 
 def test_a_level_that_never_occurred_is_never_drawn():
     columns = mixed_table()[0].columns
-    frequencies = columns.frequencies
-    frequencies[1][:] = [0.5, 0.0, 0.25, 0.25]
+    columns.counts[1][:] = [50, 0, 25, 25]
     module = build_likelihood(Gaussian(), columns)
     output = torch.zeros(2000, module.n_outputs)
     start = 3 + 3  # after the numbers and the column of three levels
@@ -619,6 +618,67 @@ def test_a_level_that_never_occurred_is_never_drawn():
     assert set(draws.tolist()) == {0.0, 2.0, 3.0}
     # The others are drawn with their probabilities.
     assert (draws == 0).double().mean().item() == pytest.approx(1 / 3, abs=0.05)
+
+
+def rare_levels(n_frequent=17):
+    """Return columns of frequent and rare levels, of rare ones alone, and of few."""
+    frequent = np.arange(n_frequent).repeat(10)
+    rare = n_frequent + np.repeat(np.arange(6), [1, 2, 3, 4, 4, 6])
+    X = np.zeros((len(frequent) + len(rare), 3))
+    X[:, 0] = [*frequent, *rare]
+    X[:, 1] = np.arange(len(X))
+    X[:, 2] = np.arange(len(X)) % 3
+    schema = Schema.fit(X, [0, 1, 2], "")
+    encoded = schema.read(X, "")
+    table = Table.fit(encoded, standardize=True, schema=schema)
+    module = build_likelihood(Gaussian(), table.columns).double()
+    return module, torch.from_numpy(table.to_matrix(encoded)), table.columns
+
+
+def test_rare_levels_share_an_output_by_their_frequencies():
+    module, x, columns = rare_levels()
+    assert module.n_outputs == 3 + 18
+    logits = torch.linspace(-1, 1, 18, dtype=float)
+    output = torch.cat([torch.zeros(3, dtype=float), logits]).repeat(len(x), 1)
+    probabilities = logits.softmax(0)
+    codes = torch.arange(23).repeat(len(x), 1).T
+    every_level = torch.stack([codes[:, 0], 0 * codes[:, 0], 0 * codes[:, 0]], 1)
+    found = module.log_prob(every_level.double(), output[:23]).exp()
+    expected = probabilities[17] * torch.tensor([1, 2, 3, 4, 4, 6]) / 20
+    assert_allclose(found[:17, 0], probabilities[:17])
+    assert_allclose(found[17:, 0], expected)
+    assert found[:, 0].sum().item() == pytest.approx(1)
+    assert_allclose(found[:, 1], 1 / len(x))
+    # What the class cannot tell apart is no error, and a column of it alone has none.
+    assert module.cost(x, output)[-20:, 0].unique().numel() == 1
+    assert (module.cost(x, output)[:, 1] == 0).all()
+    assert (module.residual(x, output)[:, 1] == 0).all()
+
+
+def test_rare_levels_are_drawn_by_their_frequencies():
+    module, _, columns = rare_levels()
+    output = torch.zeros(20_000, module.n_outputs, dtype=float)
+    output[:, -1] = np.log(17)  # the rare have one half
+    draws = module.sample(output, torch.Generator().manual_seed(0)).long()
+    shares = torch.bincount(draws[:, 0], minlength=23) / len(draws)
+    assert_allclose(shares[:17], 0.5 / 17, atol=0.006)
+    assert_allclose(shares[17:] * 40, [1, 2, 3, 4, 4, 6], atol=0.3)
+    shares = torch.bincount(draws[:, 1], minlength=190) / len(draws)
+    assert_allclose(shares, 1 / 190, atol=0.003)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 3), (0.9, 22)])
+def test_the_most_probable_level_may_be_rare(share, expected):
+    module, _, _ = rare_levels()
+    probabilities = torch.full((18,), (1 - share) / 34)
+    probabilities[3] += (1 - share) / 2
+    probabilities[17] = share  # level 22 has 6 of its 20 rows
+    output = torch.zeros(4, 5, module.n_outputs, dtype=float)
+    output[..., 3:] = probabilities.log()
+    assert (module.mean(output)[..., 0] == expected).all()
+    weights = torch.full((4, 5), 0.25, dtype=float)
+    assert (module.average(output, weights)[:, 0] == expected).all()
+    assert (module.average(output, weights)[:, 2] == 0).all()
 
 
 def test_an_average_of_draws_is_of_numbers_and_of_probabilities():

@@ -115,6 +115,52 @@ def test_fast_and_plain_fits_are_the_same_with_other_parts(estimator, params, pl
     assert_same_fit(fast, slow, rtol=1e-3 if estimator.learning_rate == 0.1 else 2e-5)
 
 
+def mixed_rows(n=400):
+    """Rows of two numbers and of categories: few, many, rare ones, a single one."""
+    rng = np.random.default_rng(0)
+    codes = [
+        rng.integers(3, size=n),
+        np.arange(n) % 20,
+        np.where(np.arange(n) < 250, np.arange(n) % 18, np.arange(n)),
+        np.arange(n),
+        np.zeros(n),
+    ]
+    return np.column_stack([rng.normal(5, 3, (n, 2)), *codes]).astype(float)
+
+
+@pytest.mark.parametrize("holes", [[], [1], [2, 3, 4, 5, 6], range(7)])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        AutoencoderTransformer(),
+        AutoencoderTransformer(augmentation=None, likelihood={0: Gaussian(0.5)}),
+        VAETransformer(),
+        VAETransformer(likelihood=Gaussian("learned"), learning_rate=0.1),
+    ],
+)
+def test_fast_and_plain_fits_are_the_same_of_holes_and_categories(
+    estimator, holes, plain
+):
+    X = mixed_rows()
+    for j in holes:
+        X[j :: j + 3, j] = np.nan
+    params = {
+        "categorical_features": [2, 3, 4, 5, 6],
+        "n_components": 2,
+        "max_iter": 3,
+        "random_state": 0,
+        "weight_decay": 0.1,
+    }
+    fast, slow = (clone(estimator).set_params(**params) for _ in range(2))
+    fast.fit(X)
+    assert fast.module_.by_hand() is not None
+    assert {name for name, _ in fast.module_.named_parameters()} >= {
+        "encoder.inputs.vectors_3",
+        "encoder.inputs.vectors_4",
+    }
+    assert_same_fit(fast, plain(slow, X), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("estimator", "expected"),
     [

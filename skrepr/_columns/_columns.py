@@ -1,9 +1,12 @@
 """What the parts know of the columns of the matrix."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+
+MAX_FEW_LEVELS = 16  # in a column whose levels get an input each, and an output
+_MIN_ROWS = 10  # of the training rows in which a level is a class of its own
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ class Columns:
         The number of levels of a categorical column, 0 for a numeric one.
     missing : ndarray of shape (n_columns,), bool
         Whether cells were missing in the training rows.
-    frequencies : list of ndarray of shape (n_levels,), float64
-        Of the levels of every categorical column among the training rows; empty for a
+    counts : list of ndarray of shape (n_levels,), int
+        Of the training rows that have each level of a categorical column; empty for a
         numeric one.
 
     Examples
@@ -70,7 +73,7 @@ class Columns:
     names: list
     n_levels: np.ndarray
     missing: np.ndarray
-    frequencies: list
+    counts: list
 
     def __len__(self):
         return len(self.scale)
@@ -80,7 +83,7 @@ class Columns:
         chosen = np.arange(len(self))[index]
         lists: dict[str, Any] = {
             name: [getattr(self, name)[j] for j in chosen]
-            for name in ("names", "frequencies")
+            for name in ("names", "counts")
         }
         arrays: dict[str, Any] = {
             field.name: getattr(self, field.name)[chosen]
@@ -100,6 +103,34 @@ class Columns:
         return self.n_levels > 0
 
     @property
+    def frequencies(self):
+        """The shares of the levels, a list of ndarray of shape (n_levels,), float64.
+
+        They are among the training rows in which the cell is not missing.
+        """
+        return [counts / counts.sum() for counts in self.counts]
+
+    @property
+    def classes(self):
+        """The classes of the levels, a list of ndarray of shape (n_levels,), int.
+
+        A network tells classes apart, 0, 1, ...: of a column of more than 16 levels,
+        those in fewer than ten training rows are one class, the last. What a network
+        could learn of such a level holds in those rows alone, and names or numbers of
+        tickets would take most of its weights and time.
+        """
+        return [_merge_rare(counts) for counts in self.counts]
+
+    @property
+    def merged(self):
+        """The layout of the matrix with the classes of levels in the levels' place."""
+        pairs = zip(self.counts, self.classes, strict=True)
+        counts = [np.bincount(classes, counts).astype(int) for counts, classes in pairs]
+        n_levels = np.array([len(each) for each in counts])
+        varies = self.varies & (self.numeric | (n_levels > 1))
+        return replace(self, counts=counts, n_levels=n_levels, varies=varies)
+
+    @property
     def safe_std(self):
         """The standard deviations to divide by: 1 where a column does not vary."""
         return np.where(self.varies, self.std, 1.0)
@@ -117,3 +148,11 @@ class Columns:
     def is_plain(self):
         """Whether the matrix is all numbers: no categories, no holes in training."""
         return not (self.categorical.any() or self.missing.any())
+
+
+def _merge_rare(counts):
+    """Number the classes of levels (n_levels,) with so many training rows each."""
+    rare = (counts < _MIN_ROWS) & (len(counts) > MAX_FEW_LEVELS)
+    classes = np.cumsum(~rare) - 1
+    classes[rare] = (~rare).sum()
+    return classes

@@ -49,8 +49,8 @@ class Condition:
 
     def _of_levels(self, table):
         levels = table.schema.columns[self.column].levels
-        shares = table.frequencies[self.column]
-        seen = [level for level, share in zip(levels, shares, strict=True) if share > 0]
+        counts = table.counts[self.column]
+        seen = [level for level, count in zip(levels, counts, strict=True) if count > 0]
         if is_missing(self.wanted) or self.wanted not in seen:
             raise self._unseen_error(f"Expected a single one of {shortened(seen)}.")
         self.low = self.high = levels.index(self.wanted)

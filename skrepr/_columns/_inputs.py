@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from skrepr._columns._columns import MAX_FEW_LEVELS
 from skrepr._training._outputs import build_network
-
-_MAX_ONE_HOT_LEVELS = 16  # of a column whose levels get an input each
 
 # fastai's rule of thumb for the width of the vectors of n levels, 1.6 n^0.56. Its bound
 # is that of fastai's earlier rule; it holds from 459 levels on.
@@ -47,11 +46,6 @@ class ColumnEncoder(nn.Module):
         self.network = build_network(backbone, "encoder", n_inputs, n_outputs)
         self.constraint = constraint
 
-    @property
-    def is_plain(self):
-        """Whether the network, on the matrix as it is, is everything."""
-        return self.inputs is None and self.constraint is None
-
     def read(self, x):
         """Map rows of the matrix to what the network reads."""
         if self.inputs is None:
@@ -71,9 +65,10 @@ class Inputs(nn.Module):
     """Turn rows of the matrix into numbers for a network.
 
     A number is passed on, the mean of the column where it is missing. A category
-    becomes an input for every level, one of which is 1, or, where there are many
-    levels, a vector that is learned; all 0 where it is missing. A column with holes in
-    training gets one more input: 1 where it is missing, else 0.
+    becomes an input for every class of levels, one of which is 1, or, where there are
+    many classes, a vector that is learned; all 0 where it is missing or was in none of
+    the training rows. A column with holes in training gets one more input: 1 where it
+    is missing, else 0.
 
     Parameters
     ----------
@@ -83,58 +78,105 @@ class Inputs(nn.Module):
     ----------
     width : int
         The number of inputs.
+    vector_columns : list of tuple (str, int, slice)
+        Of each categorical column that has vectors: the name of the parameter that
+        holds them, the place of the column among the categorical ones, and where its
+        vectors stand among the inputs.
     """
 
     numeric: torch.Tensor
     mean: torch.Tensor
     with_holes: torch.Tensor
-    hot_column: torch.Tensor
-    hot_level: torch.Tensor
+    categorical: torch.Tensor
+    n_levels: torch.Tensor
+    start: torch.Tensor
+    class_of: torch.Tensor
+    hot_place: torch.Tensor
+    hot_class: torch.Tensor
 
     def __init__(self, columns):
         super().__init__()
         numeric = np.flatnonzero(columns.numeric)
         with_holes = np.flatnonzero(columns.missing)
-        one_hot = columns.categorical & (columns.n_levels <= _MAX_ONE_HOT_LEVELS)
+        categorical = np.flatnonzero(columns.categorical)
+        n_levels = columns.n_levels[categorical]
         self.register_buffer("numeric", torch.as_tensor(numeric))
         self.register_buffer("mean", torch.as_tensor(columns.mean[numeric]).float())
         self.register_buffer("with_holes", torch.as_tensor(with_holes))
-        # Levels that are declared but never occur have nothing to learn from.
-        occurs = [shares > 0 for shares in columns.frequencies]
-        hot = [
-            (j, level)
-            for j in np.flatnonzero(one_hot)
-            for level in np.flatnonzero(occurs[j])
-        ]
-        hot_column, hot_level = np.array(hot, int).reshape(-1, 2).T
-        self.register_buffer("hot_column", torch.as_tensor(hot_column.copy()))
-        self.register_buffer("hot_level", torch.as_tensor(hot_level.copy()).float())
-        self.width = len(numeric) + len(with_holes) + len(hot)
-        self.embedded = np.flatnonzero(columns.categorical & ~one_hot).tolist()
-        for j in self.embedded:
-            n_levels = int(columns.n_levels[j])
-            width = _embedding_width(n_levels)
-            vectors = torch.randn(n_levels, width) / width**0.5
-            vectors[torch.as_tensor(~occurs[j])] = 0.0
-            self.register_parameter(f"vectors_{j}", nn.Parameter(vectors))
+        self.register_buffer("categorical", torch.as_tensor(categorical))
+        self.register_buffer("n_levels", torch.as_tensor(n_levels).float())
+        self.width = len(numeric)
+        # The classes of all levels in turn, those of a column before one that stands
+        # for what is missing.
+        class_of, hot, widths = [], [], {}
+        for place, j in enumerate(categorical.tolist()):
+            classes, occurs = columns.classes[j], columns.counts[j] > 0
+            n_classes = int(classes.max()) + 1
+            class_of.append(np.append(np.where(occurs, classes, n_classes), n_classes))
+            if n_classes <= MAX_FEW_LEVELS:
+                hot += [(place, c) for c in np.unique(classes[occurs]).tolist()]
+            else:
+                widths[place] = n_classes, _embedding_width(n_classes)
+        start = np.cumsum([0, *map(len, class_of)])[:-1]
+        self.register_buffer("start", torch.as_tensor(start))
+        joined = np.concatenate([np.empty(0, int), *class_of])
+        self.register_buffer("class_of", torch.as_tensor(joined))
+        hot_place, hot_class = np.array(hot, int).reshape(-1, 2).T
+        self.register_buffer("hot_place", torch.as_tensor(hot_place.copy()))
+        self.register_buffer("hot_class", torch.as_tensor(hot_class.copy()))
+        self.width += len(hot)
+        self.vector_columns = []
+        for place, (n_classes, width) in widths.items():
+            name = f"vectors_{categorical[place]}"
+            vectors = torch.randn(n_classes, width) / width**0.5
+            vectors = torch.cat([vectors, torch.zeros(1, width)])  # of what is missing
+            self.register_parameter(name, nn.Parameter(vectors))
+            place_of_inputs = slice(self.width, self.width + width)
+            self.vector_columns.append((name, place, place_of_inputs))
             self.width += width
+        self.width += len(with_holes)
 
     def forward(self, x):
+        return self.join(x, self.classes(x))
+
+    def classes(self, x):
+        """Return the classes of the categorical columns' cells, (n, n_categorical)."""
+        codes = x.index_select(1, self.categorical)
+        codes = torch.where(codes.isnan(), self.n_levels, codes).long()
+        return self.class_of[codes.add_(self.start)]
+
+    def join(self, x, classes):
+        """Return the inputs (n, width) for rows x with these classes."""
         numbers = x.index_select(1, self.numeric)
         inputs = [torch.where(numbers.isnan(), self.mean, numbers)]
-        if len(self.hot_column):
-            codes = x.index_select(1, self.hot_column)
-            inputs.append((codes == self.hot_level).to(x.dtype))
-        for j in self.embedded:
-            missing = x[:, j].isnan()
-            codes = x[:, j].masked_fill(missing, 0).long()
-            vectors = F.embedding(codes, getattr(self, f"vectors_{j}"))
-            inputs.append(vectors.masked_fill(missing[:, None], 0.0))
+        if len(self.hot_place):
+            is_hot = classes.index_select(1, self.hot_place) == self.hot_class
+            inputs.append(is_hot.to(x.dtype))
+        for name, place, _ in self.vector_columns:
+            vectors = getattr(self, name)
+            inputs.append(F.embedding(classes[:, place], vectors, len(vectors) - 1))
         if len(self.with_holes):
             inputs.append(x.index_select(1, self.with_holes).isnan().to(x.dtype))
         return torch.cat(inputs, dim=1)
 
+    def backward(self, classes, slope):
+        """Compute the gradients of the vectors.
 
-def _embedding_width(n_levels):
-    width = round(_EMBEDDING_FACTOR * n_levels**_EMBEDDING_EXPONENT)
+        Parameters
+        ----------
+        classes : torch.Tensor of shape (n, n_categorical)
+            Of the rows.
+        slope : torch.Tensor of shape (n, width)
+            Derivative of the loss by the inputs.
+        """
+        for name, place, inputs in self.vector_columns:
+            vectors = getattr(self, name)
+            gradient = torch.zeros_like(vectors)
+            gradient.index_add_(0, classes[:, place], slope[:, inputs])
+            gradient[-1] = 0.0
+            vectors.grad = gradient
+
+
+def _embedding_width(n_classes):
+    width = round(_EMBEDDING_FACTOR * n_classes**_EMBEDDING_EXPONENT)
     return min(width, _MAX_EMBEDDING_WIDTH)

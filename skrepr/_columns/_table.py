@@ -38,8 +38,9 @@ class Table:
         "quantile" it holds normal scores of the ranks.
     missing : ndarray of shape (n_columns,), bool
         Whether cells were missing in the training rows.
-    frequencies : list of ndarray of shape (n_levels,), float64
-        Of the levels of every categorical column; empty for a numeric one.
+    counts : list of ndarray of shape (n_levels,), int
+        Of the training rows with each level of a categorical column; empty for a
+        numeric one.
     low, high : ndarray of shape (n_columns,), float64
         The smallest and the largest value of the training rows, in the user's units.
     quantiles : list of Quantiles or None
@@ -54,7 +55,7 @@ class Table:
     std: np.ndarray
     standardize: bool | str
     missing: np.ndarray
-    frequencies: list
+    counts: list
     low: np.ndarray
     high: np.ndarray
     quantiles: list
@@ -81,7 +82,7 @@ class Table:
 
     @classmethod
     def fit(cls, X, *, standardize, schema):
-        """Learn mean and standard deviation of every column, or the frequencies.
+        """Learn mean and standard deviation of every column, or count the levels.
 
         Parameters
         ----------
@@ -134,8 +135,8 @@ class Table:
             )
         mean = np.where(constant, first, np.where(numeric, mean, 0.0))
         std = np.where(constant, 0.0, np.where(numeric, std, 1.0))
-        frequencies = [
-            _frequencies(X[:, j], n) if n else np.empty(0)
+        counts = [
+            np.bincount(X[~np.isnan(X[:, j]), j].astype(int) if n else [], minlength=n)
             for j, n in enumerate(schema.n_levels)
         ]
         ranked = numeric & (standardize == "quantile")
@@ -148,7 +149,7 @@ class Table:
             std,
             standardize,
             missing,
-            frequencies,
+            counts,
             low,
             high,
             quantiles,
@@ -173,7 +174,7 @@ class Table:
             names=self.schema.shown_names,
             n_levels=self.schema.n_levels,
             missing=self.missing,
-            frequencies=self.frequencies,
+            counts=self.counts,
         )
 
     def to_matrix(self, X, dtype=None):
@@ -285,7 +286,7 @@ class Table:
             "std": self.std.tolist(),
             "standardize": self.standardize,
             "missing": self.missing.tolist(),
-            "frequencies": [shares.tolist() for shares in self.frequencies],
+            "counts": [counts.tolist() for counts in self.counts],
             "low": self.low.tolist(),
             "high": self.high.tolist(),
             "quantiles": [each and each.get_state() for each in self.quantiles],
@@ -310,7 +311,7 @@ class Table:
             np.asarray(state["std"], float),
             state["standardize"],
             np.asarray(state["missing"], bool),
-            [np.asarray(shares, float) for shares in state["frequencies"]],
+            [np.asarray(counts, int) for counts in state["counts"]],
             np.asarray(state["low"], float),
             np.asarray(state["high"], float),
             [each and Quantiles.from_state(each) for each in state["quantiles"]],
@@ -342,9 +343,3 @@ def _mean_and_std(X, missing):
     # The second pass also finds what rounding has left in the mean.
     rounding /= n_observed
     return mean + rounding, np.sqrt(np.maximum(squares / n_observed - rounding**2, 0))
-
-
-def _frequencies(codes, n_levels):
-    """Compute the shares of the levels among the codes that are not missing."""
-    counts = np.bincount(codes[~np.isnan(codes)].astype(np.intp), minlength=n_levels)
-    return counts / counts.sum()

@@ -46,21 +46,23 @@ class AutoencoderModule(DecodingModule):
         self.has_holes = bool(columns.missing.any())
         self.register_buffer("had_holes", torch.as_tensor(columns.missing))
 
-    def augmented(self, x, generator):
+    def shown(self, x, generator):
         """Return rows x as the encoder sees them in training."""
-        return x if self.augment is None else self.augment(x, generator)
+        shown = x if self.augment is None else self.augment(x, generator)
+        return self._hide(x, shown, generator) if self.has_holes else shown
+
+    def n_cells(self, x):
+        """Count the cells of rows x that are to be reconstructed, at least 1."""
+        if not self.has_holes:
+            return len(x) * self.n_varying
+        return (~x.isnan() & self.varies).sum().clamp(min=1)
 
     def loss(self, batch):
         x = batch.x
-        shown = self.augmented(x, batch.generator)
-        n_cells = len(x) * self.n_varying
-        if self.has_holes:
-            shown = self._hide(x, shown, batch.generator)
-            n_cells = (~x.isnan() & self.varies).sum().clamp(min=1)
-        inputs = self.encoder.read(shown)
+        inputs = self.encoder.read(self.shown(x, batch.generator))
         z = self.encoder.code(inputs)
         cost = self.likelihood.cost(x, self.decoder(z))
-        terms = {"reconstruction": cost.sum() / n_cells}
+        terms = {"reconstruction": cost.sum() / self.n_cells(x)}
         if self.penalty is not None:
             encoded = EncodedBatch(z, inputs, self.encoder.network, batch.generator)
             terms["penalty"] = check_tensor(self.penalty(encoded), (), self.penalty)
@@ -77,9 +79,8 @@ class AutoencoderModule(DecodingModule):
         return torch.where(chosen, with_holes, noisy)
 
     def by_hand(self):
-        is_plain = self.encoder.is_plain and self.penalty is None
         has_slopes = self.likelihood.has_slopes and is_own(self.likelihood)
-        return reconstruction_pass if is_plain and has_slopes else None
+        return reconstruction_pass if has_slopes and self.penalty is None else None
 
     def fill(self, x):
         """Return x with its reconstruction where it is missing."""

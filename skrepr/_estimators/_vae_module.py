@@ -78,13 +78,16 @@ class VAEModule(DecodingModule):
 
     def loss(self, batch):
         x = batch.x
-        shown = self._hide(x, batch.generator) if len(self.categorical) else x
-        mean, log_variance = self._posterior(shown)
+        mean, log_variance = self._posterior(self.shown(x, batch.generator))
         noise = torch.empty_like(mean).normal_(generator=batch.generator)
         z = torch.addcmul(mean, noise, (0.5 * log_variance).exp())
         log_prob = self.likelihood.log_prob(x, self.decoder(z))
         kl = self.kl_term(self.kl(mean, log_variance), self.kl_weight(batch.progress))
         return {"reconstruction": -log_prob.sum() / len(x), "kl": kl}
+
+    def shown(self, x, generator):
+        """Return rows x as the encoder sees them in training."""
+        return self._hide(x, generator) if len(self.categorical) else x
 
     def kl(self, mean, log_variance):
         """Return the KL divergence of every latent, a mean over rows."""
@@ -110,7 +113,7 @@ class VAEModule(DecodingModule):
 
     def by_hand(self):
         has_slopes = self.likelihood.has_slopes and is_own(self.likelihood)
-        return evidence_pass if self.encoder.is_plain and has_slopes else None
+        return evidence_pass if has_slopes else None
 
     def encode(self, x):
         return self.posterior(x)[0]

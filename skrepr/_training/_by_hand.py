@@ -33,7 +33,7 @@ def find_pass(module, stacks):
 
 
 def reconstruction_pass(module, encoder, decoder, batch):
-    """Compute what `AutoencoderModule.loss` does without holes and penalty.
+    """Compute what `AutoencoderModule.loss` does without penalty.
 
     Parameters
     ----------
@@ -48,18 +48,19 @@ def reconstruction_pass(module, encoder, decoder, batch):
     """
     x = batch.x
     with torch.enable_grad():  # which a user's augmentation may need for itself
-        shown = module.augmented(x, batch.generator)
-    z, encoding = encoder.forward(shown)
+        shown = module.shown(x, batch.generator)
+    reading = _Reading(module.encoder.inputs, shown)
+    z, encoding = encoder.forward(reading.inputs)
     output, decoding = decoder.forward(z)
-    factor = 1 / (x.shape[0] * module.n_varying)
+    factor = 1 / module.n_cells(x)
     cost, slope = module.likelihood.cost_and_slope(x, output, factor)
     slope = decoder.backward(decoding, slope)
-    encoder.backward(encoding, slope, to_inputs=False)
+    reading.backward(encoder, encoding, slope)
     return {"reconstruction": cost}
 
 
 def evidence_pass(module, encoder, decoder, batch):
-    """Compute what `VAEModule.loss` does without holes and categories.
+    """Compute what `VAEModule.loss` does.
 
     The code is z = mean + exp(log_variance / 2) noise, and the KL divergence of a
     latent (mean² + exp(log_variance) - 1 - log_variance) / 2.
@@ -76,7 +77,8 @@ def evidence_pass(module, encoder, decoder, batch):
     dict of str to torch.Tensor
     """
     x, factor = batch.x, 1 / batch.x.shape[0]
-    posterior, encoding = encoder.forward(x)
+    reading = _Reading(module.encoder.inputs, module.shown(x, batch.generator))
+    posterior, encoding = encoder.forward(reading.inputs)
     mean, log_variance = module.split(posterior)
     noise = torch.empty_like(mean).normal_(generator=batch.generator)
     deviation = (0.5 * log_variance).exp_().mul_(noise)
@@ -89,5 +91,29 @@ def evidence_pass(module, encoder, decoder, batch):
     by_log_variance = 0.5 * (slope * deviation + by_kl * (log_variance.exp() - 1))
     by_log_variance *= posterior.chunk(2, dim=1)[1] == log_variance  # not clamped
     slope = torch.cat([by_mean, by_log_variance], dim=1)
-    encoder.backward(encoding, slope, to_inputs=False)
+    reading.backward(encoder, encoding, slope)
     return {"reconstruction": log_prob, "kl": module.kl_term(kl, weight)}
+
+
+class _Reading:
+    """What a network reads of rows, and the way back to vectors that are learned.
+
+    Parameters
+    ----------
+    reader : Inputs or None
+        None where the network reads the rows as they are.
+    x : torch.Tensor of shape (n, n_columns)
+    """
+
+    def __init__(self, reader, x):
+        self.reader, self.inputs = reader, x
+        if reader is not None:
+            self.classes = reader.classes(x)
+            self.inputs = reader.join(x, self.classes)
+
+    def backward(self, encoder, encoding, slope):
+        """Compute the gradients of an encoder, and of the vectors it read."""
+        has_vectors = self.reader is not None and bool(self.reader.vector_columns)
+        slope = encoder.backward(encoding, slope, to_inputs=has_vectors)
+        if has_vectors:
+            self.reader.backward(self.classes, slope)

@@ -182,12 +182,14 @@ def _draw_donors(x, ids, generator):
 
 
 class _GaussianNoise(nn.Module):
+    categorical: torch.Tensor
     std: torch.Tensor
 
     def __init__(self, bounds, columns):
         super().__init__()
         self.bounds = bounds
-        self.categorical = np.flatnonzero(columns.categorical).tolist()
+        categorical = np.flatnonzero(columns.categorical)
+        self.register_buffer("categorical", torch.as_tensor(categorical))
         std = np.where(columns.categorical, 0.0, columns.std)
         self.register_buffer("std", torch.as_tensor(std).float())
 
@@ -195,8 +197,8 @@ class _GaussianNoise(nn.Module):
         noise = torch.empty_like(x).normal_(generator=generator)
         scale = draw(x, self.bounds, generator)
         changed = torch.addcmul(x, noise, scale * self.std)
-        if self.categorical:
-            cells = x[:, self.categorical]
+        if len(self.categorical):
+            cells = x.index_select(1, self.categorical)
             donors = torch.randint(
                 x.shape[0], cells.shape, generator=generator, device=x.device
             )
@@ -204,7 +206,9 @@ class _GaussianNoise(nn.Module):
             u = torch.empty_like(cells).uniform_(generator=generator)
             replaced = u < scale**2 / (1 + scale**2)
             replaced &= ~(cells.isnan() | others.isnan())
-            changed[:, self.categorical] = torch.where(replaced, others, cells)
+            changed.index_copy_(
+                1, self.categorical, torch.where(replaced, others, cells)
+            )
         return changed
 
 

@@ -236,7 +236,21 @@ class LikelihoodModule(nn.Module):
     # For training without autograd.
 
     def cost_and_slope(self, x, output, factor):
-        """Return the sum of `cost` times a factor, and its derivative by the output."""
+        """Return the sum of `cost` times a factor, and its derivative by the output.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, n_columns)
+        output : torch.Tensor of shape (n, n_outputs)
+        factor : float or torch.Tensor of shape (n, n_columns)
+            Of every cell: 0 where it is to have no share.
+
+        Returns
+        -------
+        cost : torch.Tensor
+            0-d.
+        slope : torch.Tensor of shape (n, n_outputs)
+        """
         raise NotImplementedError(f"{type(self).__name__} has no slopes.")
 
     def log_prob_and_slope(self, x, output, factor):

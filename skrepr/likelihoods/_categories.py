@@ -15,6 +15,9 @@ class Softmax(LikelihoodModule):
     ----------
     columns : Columns
         All of them categorical.
+    shares : list of ndarray of shape (n_levels,), optional
+        Of every column, factors of the probabilities by which the most probable level
+        is found; by default 1 for all that occurred in training.
 
     Attributes
     ----------
@@ -24,10 +27,14 @@ class Softmax(LikelihoodModule):
 
     entropy: torch.Tensor
     diversity: torch.Tensor
-    seen: torch.Tensor
+    varying: torch.Tensor
+    start: torch.Tensor
+    column: torch.Tensor
+    share: torch.Tensor
     places: torch.Tensor
+    has_slopes = True
 
-    def __init__(self, columns):
+    def __init__(self, columns, shares=None):
         super().__init__(columns)
         varies = np.flatnonzero(columns.varies)
         # Columns with as many levels stand side by side, and are one operation.
@@ -48,11 +55,18 @@ class Softmax(LikelihoodModule):
         self.register_buffer("diversity", torch.as_tensor(diversity).float())
         certain = np.flatnonzero(~columns.varies).tolist()
         self.n_certain = len(certain)
+        self.register_buffer("varying", torch.as_tensor(np.array(grouped, int)))
+        # Of their logits: where those of a column start, and the column of each.
+        n_logits = columns.n_levels[grouped]
+        self.register_buffer("start", torch.as_tensor(np.cumsum(n_logits) - n_logits))
+        column = np.repeat(np.arange(len(grouped)), n_logits)
+        self.register_buffer("column", torch.as_tensor(column))
         places = np.argsort([*grouped, *certain]).astype(np.int64)
         self.register_buffer("places", torch.as_tensor(places))
-        shares = [columns.frequencies[j] for j in grouped]
-        seen = np.concatenate([*shares, np.empty(0)]) > 0
-        self.register_buffer("seen", torch.as_tensor(seen))
+        if shares is None:
+            shares = [counts > 0 for counts in columns.counts]
+        share = np.concatenate([shares[j] for j in grouped] or [np.empty(0)])
+        self.register_buffer("share", torch.as_tensor(share).float())
 
     def log_prob(self, x, output):
         """Return the log-probability of every cell, 0 in columns that do not vary.
@@ -69,7 +83,7 @@ class Softmax(LikelihoodModule):
         """
         return self._cells(
             output,
-            lambda logits, positions: _at(logits.log_softmax(-1), x[:, positions]),
+            lambda logits, positions, _: _at(logits.log_softmax(-1), x[:, positions]),
         )
 
     def cost(self, x, output):
@@ -107,7 +121,7 @@ class Softmax(LikelihoodModule):
         torch.Tensor of shape (..., n, n_columns)
         """
 
-        def squared(logits, positions):
+        def squared(logits, positions, _):
             probabilities = logits.softmax(-1)
             of_levels = _at(probabilities, x[:, positions])
             return 1 - 2 * of_levels + probabilities.square().sum(-1)
@@ -127,8 +141,8 @@ class Softmax(LikelihoodModule):
         torch.Tensor of shape (..., n, n_columns)
         """
         return self._cells(
-            self._possible(output),
-            lambda logits, positions: logits.argmax(-1).to(output.dtype),
+            output,
+            lambda logits, _, share: (logits + share.log()).argmax(-1).to(output.dtype),
         )
 
     def average(self, output, weights):
@@ -144,12 +158,12 @@ class Softmax(LikelihoodModule):
         torch.Tensor of shape (n, n_columns)
         """
 
-        def most_probable(logits, positions):
-            probabilities = (weights[..., None, None] * logits.softmax(-1)).sum(0)
-            return probabilities.argmax(-1).to(output.dtype)
+        def most_probable(logits, _, share):
+            probabilities = _possible(logits, share).softmax(-1)
+            average = (weights[..., None, None] * probabilities).sum(0)
+            return (average * share).argmax(-1).to(output.dtype)
 
-        shape = weights.shape[1:]
-        return self._cells(self._possible(output), most_probable, shape)
+        return self._cells(output, most_probable, weights.shape[1:])
 
     def sample(self, output, generator):
         """Draw codes of levels seen in training.
@@ -164,15 +178,34 @@ class Softmax(LikelihoodModule):
         torch.Tensor of shape (..., n, n_columns)
         """
 
-        def draw(logits, positions):
-            probabilities = logits.softmax(-1)
+        def draw(logits, _, share):
+            probabilities = _possible(logits, share).softmax(-1)
             codes = probabilities.flatten(0, -2).multinomial(1, generator=generator)
             return codes.view(probabilities.shape[:-1]).to(output.dtype)
 
-        return self._cells(self._possible(output), draw)
+        return self._cells(output, draw)
 
-    def _possible(self, output):
-        return output.masked_fill(~self.seen, -torch.inf)
+    def cost_and_slope(self, x, output, factor):
+        return self.log_prob_and_slope(x, output, -factor / self.entropy)
+
+    def log_prob_and_slope(self, x, output, factor):
+        if not self.n_outputs:
+            return torch.zeros(()), output
+        # All columns at once: sums over the logits of every column are of segments.
+        factor = torch.as_tensor(factor)
+        if factor.ndim:
+            factor = factor.index_select(-1, self.varying)
+        places = x.index_select(1, self.varying).long().add_(self.start)
+        segments = self.start.numpy()
+        largest = np.maximum.reduceat(output.numpy(), segments, axis=1)
+        logits = output - torch.from_numpy(largest).index_select(1, self.column)
+        of_levels = logits.gather(1, places)
+        odds = logits.exp_()
+        total = torch.from_numpy(np.add.reduceat(odds.numpy(), segments, axis=1))
+        log_prob = of_levels.sub_(total.log()).mul_(factor).sum()
+        slope = odds.mul_((-factor / total).index_select(1, self.column))
+        slope.scatter_add_(1, places, factor.expand(places.shape))
+        return log_prob, slope
 
     def _cells(self, output, function, shape=None):
         """Put the values of a function of the logits of columns into their places."""
@@ -181,14 +214,137 @@ class Softmax(LikelihoodModule):
         for n, positions in self.groups:
             stop = start + n * len(positions)
             logits = output[..., start:stop].unflatten(-1, (len(positions), n))
-            cells.append(function(logits, positions))
+            share = self.share[start:stop].view(len(positions), n)
+            cells.append(function(logits, positions, share))
             start = stop
         if self.n_certain:
             cells.append(output.new_zeros(*shape, self.n_certain))
         return torch.cat(cells, dim=-1).index_select(-1, self.places)
 
 
+class MergedSoftmax(LikelihoodModule):
+    """The same where levels share a class: logits and errors are those of the classes.
+
+    Within its class a level is as probable as it is frequent there among the training
+    rows, whatever the rest of a row holds.
+
+    Parameters
+    ----------
+    columns : Columns
+        All of them categorical.
+    """
+
+    class_of: torch.Tensor
+    log_share: torch.Tensor
+    first_level: torch.Tensor
+    best_level: torch.Tensor
+    first_class: torch.Tensor
+    has_slopes = True
+
+    def __init__(self, columns):
+        super().__init__(columns)
+        log_shares, best_levels, best_shares = [], [], []
+        self.rare_classes: dict[int, int] = {}  # of columns that have one
+        for j, classes in enumerate(columns.classes):
+            counts, last = columns.counts[j], int(classes.max())
+            # What is only declared is as rare, in its class, as what occurred once.
+            weights = counts.clip(min=1)
+            shares = weights / np.bincount(classes, weights)[classes]
+            by_frequency = np.argsort(-counts, kind="stable")
+            _, first = np.unique(classes[by_frequency], return_index=True)
+            best = by_frequency[first]
+            log_shares.append(np.log(shares))
+            best_levels.append(best)
+            best_shares.append(shares[best] * (counts[best] > 0))
+            rare = np.where(classes == last, counts, 0)
+            if last + 1 < len(counts) and rare.any():
+                self.rare_classes[j] = last
+                self.register_buffer(f"n_rows_{j}", torch.as_tensor(rare).float())
+        self.softmax = Softmax(columns.merged, best_shares)
+        self.n_outputs = self.softmax.n_outputs
+        self.register_buffer("class_of", _joined(columns.classes))
+        self.register_buffer("log_share", _joined(log_shares).float())
+        self.register_buffer("first_level", _starts(columns.classes))
+        self.register_buffer("best_level", _joined(best_levels))
+        self.register_buffer("first_class", _starts(best_levels))
+
+    def log_prob(self, x, output):
+        classes, log_share = self._classes(x)
+        return self.softmax.log_prob(classes, output) + log_share
+
+    def cost(self, x, output):
+        return self.softmax.cost(self._classes(x)[0], output)
+
+    def residual(self, x, output):
+        return self.softmax.residual(self._classes(x)[0], output)
+
+    def mean(self, output):
+        return self._levels(self.softmax.mean(output))
+
+    def average(self, output, weights):
+        return self._levels(self.softmax.average(output, weights))
+
+    def sample(self, output, generator):
+        classes = self.softmax.sample(output, generator)
+        levels = self._levels(classes)
+        for j, rare_class in self.rare_classes.items():
+            cells, n_rows = classes[..., j], getattr(self, f"n_rows_{j}")
+            drawn = n_rows.multinomial(
+                cells.numel(), replacement=True, generator=generator
+            )
+            rare = drawn.view(cells.shape).to(levels.dtype)
+            levels[..., j] = torch.where(cells == rare_class, rare, levels[..., j])
+        return levels
+
+    def cost_and_slope(self, x, output, factor):
+        return self.softmax.cost_and_slope(self._classes(x)[0], output, factor)
+
+    def log_prob_and_slope(self, x, output, factor):
+        classes, log_share = self._classes(x)
+        log_prob, slope = self.softmax.log_prob_and_slope(classes, output, factor)
+        return log_prob + (log_share * factor).sum(), slope
+
+    def _classes(self, x):
+        """Return the classes of levels, and the logarithm of each level's share."""
+        index = x.long() + self.first_level
+        return self.class_of[index].to(x.dtype), self.log_share[index]
+
+    def _levels(self, classes):
+        """Return the most frequent levels of classes."""
+        index = classes.long() + self.first_class
+        return self.best_level[index].to(classes.dtype)
+
+
+def softmax_of(columns):
+    """Build the likelihood of categorical columns.
+
+    Parameters
+    ----------
+    columns : Columns
+
+    Returns
+    -------
+    Softmax or MergedSoftmax
+    """
+    merges = any((np.bincount(classes) > 1).any() for classes in columns.classes)
+    return MergedSoftmax(columns) if merges else Softmax(columns)
+
+
+def _joined(arrays):
+    return torch.as_tensor(np.concatenate(arrays))
+
+
+def _starts(arrays):
+    """Return where each of several arrays starts when they are joined."""
+    return torch.as_tensor(np.cumsum([0, *map(len, arrays)])[:-1])
+
+
 def _at(values, codes):
     """Take the values (..., n, k, n_levels) at the codes (n, k)."""
     index = codes.long().expand(values.shape[:-1])[..., None]
     return values.gather(-1, index)[..., 0]
+
+
+def _possible(logits, share):
+    """Leave out the levels that have no share."""
+    return logits.masked_fill(share == 0, -torch.inf)

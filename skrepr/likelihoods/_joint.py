@@ -10,7 +10,7 @@ from skrepr._sklearn import InvalidParameterError
 from skrepr._training._outputs import check_tensor, rehearsal
 from skrepr._training._stacks import is_own
 from skrepr.likelihoods._base import Likelihood, LikelihoodModule
-from skrepr.likelihoods._categories import Softmax
+from skrepr.likelihoods._categories import softmax_of
 from skrepr.parts import check_module
 
 
@@ -96,6 +96,7 @@ class JointLikelihood(LikelihoodModule):
     """
 
     fill: torch.Tensor
+    order: torch.Tensor
     places: torch.Tensor
 
     def __init__(self, columns, modules):
@@ -103,7 +104,7 @@ class JointLikelihood(LikelihoodModule):
         self.register_buffer("fill", torch.as_tensor(columns.mean).float())
         categorical = np.flatnonzero(columns.categorical)
         if len(categorical):
-            modules = [*modules, (Softmax(columns[categorical]), categorical)]
+            modules = [*modules, (softmax_of(columns[categorical]), categorical)]
         for i, (module, positions) in enumerate(modules):
             self.add_module(f"part_{i}", module)
             self.log_jacobian[positions] = module.log_jacobian
@@ -111,7 +112,12 @@ class JointLikelihood(LikelihoodModule):
         self.sizes = [module.n_outputs for module, _ in modules]
         # A decoder has to have an output, though nothing may vary.
         self.n_outputs = max(1, sum(self.sizes))
+        self.has_slopes = all(
+            module.has_slopes and is_own(module) for module, _ in modules
+        )
+        self.has_holes = bool(columns.missing.any())
         order = np.concatenate(self.positions).astype(np.int64)
+        self.register_buffer("order", torch.as_tensor(order))
         self.register_buffer("places", torch.as_tensor(order.argsort()))
 
     def check(self, X):
@@ -138,15 +144,52 @@ class JointLikelihood(LikelihoodModule):
         return residuals.masked_fill(x.isnan(), torch.nan)
 
     def mean(self, output):
-        return self._each(output, lambda module, _, part: module.mean(part))
+        return self._each(output, lambda module, part: module.mean(part))
 
     def average(self, output, weights):
-        return self._each(output, lambda module, _, part: module.average(part, weights))
+        return self._each(output, lambda module, part: module.average(part, weights))
 
     def sample(self, output, generator):
-        return self._each(
-            output, lambda module, _, part: module.sample(part, generator)
+        return self._each(output, lambda module, part: module.sample(part, generator))
+
+    def cost_and_slope(self, x, output, factor):
+        return self._sum(x, output, factor, "cost_and_slope")
+
+    def log_prob_and_slope(self, x, output, factor):
+        return self._sum(x, output, factor, "log_prob_and_slope")
+
+    def _sum(self, x, output, factor, method):
+        """Add up what a method of every module returns first, and join the slopes."""
+        factors = [factor] * len(self.sizes)
+        if self.has_holes:
+            observed = ~x.isnan()
+            x = torch.where(observed, x, self.fill)
+            factors = self._columns_of_parts(observed * factor)
+        calls = zip(
+            self.children(),
+            self._columns_of_parts(x),
+            self._outputs_of_parts(output),
+            factors,
+            strict=True,
         )
+        sums, slopes = zip(
+            *(getattr(module, method)(*arguments) for module, *arguments in calls),
+            strict=True,
+        )
+        # Where nothing varies, the output has a value all the same.
+        missing = output.new_zeros(len(output), self.n_outputs - sum(self.sizes))
+        return sum(sums), torch.cat([*slopes, missing], dim=1)
+
+    def _columns_of_parts(self, cells):
+        """Split cells (n, n_columns) by the modules."""
+        if len(self.positions) == 1:
+            return [cells]
+        lengths = list(map(len, self.positions))
+        return cells.index_select(1, self.order).split(lengths, dim=1)
+
+    def _outputs_of_parts(self, output):
+        """Split a decoder's output (..., n_outputs) by the modules."""
+        return output[..., : sum(self.sizes)].split(self.sizes, dim=-1)
 
     def _parts(self):
         return zip(self.children(), self.positions, strict=True)
@@ -156,19 +199,18 @@ class JointLikelihood(LikelihoodModule):
         # The fill comes first: the slope of a NaN is NaN even where it is not chosen.
         observed = ~x.isnan()
         x = torch.where(observed, x, self.fill)
+        columns = iter(self._columns_of_parts(x))
         cells = self._each(
-            output,
-            lambda module, positions, part: function(module, x[:, positions], part),
+            output, lambda module, part: function(module, next(columns), part)
         )
         return torch.where(observed, cells, 0.0)
 
     def _each(self, output, function):
-        """Call a function of every module, its columns and its part of the output."""
-        outputs = output[..., : sum(self.sizes)].split(self.sizes, dim=-1)
-        cells = [
-            function(module, positions, part)
-            for (module, positions), part in zip(self._parts(), outputs, strict=True)
-        ]
+        """Call a function of every module and its part of the output."""
+        outputs = self._outputs_of_parts(output)
+        cells = list(map(function, self.children(), outputs))
+        if len(cells) == 1:
+            return cells[0]
         return torch.cat(cells, dim=-1).index_select(-1, self.places)
 
 

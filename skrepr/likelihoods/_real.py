@@ -176,21 +176,22 @@ class _Gaussian(LikelihoodModule):
 
     def cost_and_slope(self, x, output, factor):
         residual = self.only_varying(output - x)
-        return residual.square().sum() * factor, residual.mul_(2 * factor)
+        slope = residual * (2 * factor)
+        return 0.5 * residual.mul_(slope).sum(), slope
 
     def log_prob_and_slope(self, x, output, factor):
         log_scale = self.log_scale.item()
         z = self.only_varying(output - x).mul_(math.exp(-log_scale))
-        squares = z.square().sum()
-        n_cells = x.shape[0] * self.n_varying
-        constant = n_cells * (log_scale + 0.5 * math.log(2 * math.pi))
+        weighted = z * factor
+        squares = (weighted * z).sum()
+        # The sum of the factors of the cells that vary.
+        total = self.only_varying(torch.as_tensor(factor).expand(x.shape)).sum()
         if self.learned:
             # Below its bound the scale does not move.
             is_free = SCALE_GAIN * self.raw_log_scale.item() >= _MIN_LOG_SCALE
-            gain = SCALE_GAIN * is_free * factor
-            self.raw_log_scale.grad = gain * (squares - n_cells)
-        log_prob = factor * (-0.5 * squares - constant)
-        return log_prob, z.mul_(-math.exp(-log_scale) * factor)
+            self.raw_log_scale.grad = SCALE_GAIN * is_free * (squares - total)
+        constant = log_scale + 0.5 * math.log(2 * math.pi)
+        return -0.5 * squares - constant * total, weighted.mul_(-math.exp(-log_scale))
 
     def mean(self, output):
         return output
