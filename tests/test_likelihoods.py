@@ -632,11 +632,11 @@ def rare_levels(n_frequent=17):
     encoded = schema.read(X, "")
     table = Table.fit(encoded, standardize=True, schema=schema)
     module = build_likelihood(Gaussian(), table.columns).double()
-    return module, torch.from_numpy(table.to_matrix(encoded)), table.columns
+    return module, torch.from_numpy(table.to_matrix(encoded))
 
 
 def test_rare_levels_share_an_output_by_their_frequencies():
-    module, x, columns = rare_levels()
+    module, x = rare_levels()
     assert module.n_outputs == 3 + 18
     logits = torch.linspace(-1, 1, 18, dtype=float)
     output = torch.cat([torch.zeros(3, dtype=float), logits]).repeat(len(x), 1)
@@ -656,7 +656,7 @@ def test_rare_levels_share_an_output_by_their_frequencies():
 
 
 def test_rare_levels_are_drawn_by_their_frequencies():
-    module, _, columns = rare_levels()
+    module, _ = rare_levels()
     output = torch.zeros(20_000, module.n_outputs, dtype=float)
     output[:, -1] = np.log(17)  # the rare have one half
     draws = module.sample(output, torch.Generator().manual_seed(0)).long()
@@ -669,7 +669,7 @@ def test_rare_levels_are_drawn_by_their_frequencies():
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 3), (0.9, 22)])
 def test_the_most_probable_level_may_be_rare(share, expected):
-    module, _, _ = rare_levels()
+    module, _ = rare_levels()
     probabilities = torch.full((18,), (1 - share) / 34)
     probabilities[3] += (1 - share) / 2
     probabilities[17] = share  # level 22 has 6 of its 20 rows

@@ -151,7 +151,7 @@ class Columns:
 
 
 def _merge_rare(counts):
-    """Number the classes of levels (n_levels,) with so many training rows each."""
+    """Return the classes of levels with these counts, each of shape (n_levels,)."""
     rare = (counts < _MIN_ROWS) & (len(counts) > MAX_FEW_LEVELS)
     classes = np.cumsum(~rare) - 1
     classes[rare] = (~rare).sum()
