@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 from scipy.integrate import trapezoid
 
-from skrepr._columns._quantiles import Quantiles, ranks
+from skrepr._columns._quantiles import NormalMaps, Quantiles, ranks
 
 
 def test_a_discrete_column_keeps_all_its_values_and_their_shares():
@@ -77,23 +77,92 @@ def test_the_state_is_json():
     assert again.n_cells == 300
 
 
+def normal_maps(X):
+    return NormalMaps([Quantiles.fit(column).normal_knots() for column in X.T], 1e6)
+
+
+def uneven_columns(n=500):
+    """Return columns with 12 to 2 knots, and others of all sizes and units."""
+    rng = np.random.default_rng(0)
+    columns = [
+        rng.normal(size=n),
+        rng.integers(0, 2, n) * 7.0,
+        rng.exponential(size=n) * 1e-9,
+        rng.poisson(3.0, size=n),
+        rng.normal(1e9, 1, size=n),
+        np.arange(n) % 3,
+        rng.standard_cauchy(n) * 1e30,
+    ]
+    return np.column_stack(columns)
+
+
+def test_maps_of_many_columns_are_interpolations_of_each():
+    X = uneven_columns()
+    maps = normal_maps(X)
+    knots = [Quantiles.fit(column).normal_knots() for column in X.T]
+    assert len({len(values) for values, _ in knots}) > 3
+    spread = X.std(axis=0)
+    rows = np.concatenate([X, X + spread / 3, X - 5 * spread, 1e9 * X, -1e9 * X])
+    rows[::7, ::2] = np.nan
+    scores = maps.forward(rows)
+    for j, (values, normal) in enumerate(knots):
+        mean = (normal[-1] - normal[0]) / (values[-1] - values[0])
+        low, high = (
+            values[i] + (end - normal[i]) / mean for i, end in ((0, -1e6), (-1, 1e6))
+        )
+        values, normal = np.r_[low, values, high], np.r_[-1e6, normal, 1e6]
+        assert_allclose(scores[:, j], np.interp(rows[:, j], values, normal), rtol=1e-14)
+        back = np.interp(scores[:, j], normal, values)
+        assert_allclose(maps.inverse(scores)[:, j], back, rtol=1e-14)
+        assert_array_equal(scores[np.isnan(rows[:, j]), j], np.nan)
+        within = np.flatnonzero(~np.isnan(rows[:, j]) & ~np.isin(rows[:, j], values))
+        slopes = np.append(np.diff(normal) / np.diff(values), mean)
+        place = np.searchsorted(values, rows[within, j]).clip(1) - 1
+        log_slopes = maps.log_slope(rows)[within, j]
+        assert_allclose(log_slopes, np.log(slopes[place]), rtol=1e-6, atol=1e-9)
+
+
+def test_a_map_gives_a_row_the_same_whatever_rows_stand_beside_it():
+    X = uneven_columns()
+    maps = normal_maps(X)
+    for map_ in maps.forward, maps.inverse, maps.log_slope:
+        of_all = map_(X)
+        assert_array_equal(map_(X[7:8]), of_all[7:8])
+        assert_array_equal(map_(X[100:150]), of_all[100:150])
+
+
+def test_on_a_knot_the_slope_is_the_geometric_mean_of_those_beside_it():
+    maps = NormalMaps([(np.array([0.0, 1.0, 3.0]), np.array([-1.0, 0.0, 1.0]))], 1e6)
+    x = np.array([[0.5], [1.0], [2.0], [99.0]])
+    slopes = np.exp(maps.log_slope(x))[:, 0]
+    assert_allclose(slopes, [1, np.sqrt(0.5), 0.5, 2 / 3])
+
+
+def test_values_as_good_as_equal_have_finite_scores_and_slopes():
+    column = np.append(np.random.default_rng(0).normal(size=100), [0.0, 5e-324, 1e-310])
+    maps, x = normal_maps(column[:, None]), np.sort(column)[:, None]
+    scores = maps.forward(x)[:, 0]
+    assert (np.diff(scores) >= 0).all()
+    assert np.isfinite(maps.log_slope(x)).all()
+
+
 @pytest.mark.parametrize(
     "distribution", [stats.lognorm(1), stats.uniform(-5, 2), stats.t(3)]
 )
 def test_normal_scores_are_normal(distribution):
     column = distribution.rvs(4000, random_state=0)
-    map_ = Quantiles.fit(column).normal_map(1e6)
-    scores = map_.forward(column)
-    assert stats.kstest(scores, "norm").statistic < 0.02
-    assert_allclose(map_.inverse(scores), column, rtol=1e-9, atol=1e-9)
+    map_ = normal_maps(column[:, None])
+    scores = map_.forward(column[:, None])
+    assert stats.kstest(scores[:, 0], "norm").statistic < 0.02
+    assert_allclose(map_.inverse(scores)[:, 0], column, rtol=1e-9, atol=1e-9)
 
 
 def test_beyond_the_outermost_values_scores_go_on_linearly():
     column = np.random.default_rng(0).exponential(size=500)
-    map_ = Quantiles.fit(column).normal_map(1e6)
-    far = column.max() + np.array([0.0, 10.0, 20.0])
-    steps = np.diff(map_.forward(far))
-    assert_allclose(steps, steps[0])
+    map_ = normal_maps(column[:, None])
+    far = column.max() + np.array([[0.0], [10.0], [20.0]])
+    steps = np.diff(map_.forward(far), axis=0)
+    assert_allclose(steps, steps[:1].repeat(2, axis=0))
     assert steps[0] > 1
     assert_allclose(map_.inverse(map_.forward(far)), far)
 
@@ -101,11 +170,12 @@ def test_beyond_the_outermost_values_scores_go_on_linearly():
 def test_slope_and_normal_density_make_a_density():
     distribution = stats.gamma(2)
     column = distribution.rvs(5000, random_state=0)
-    map_ = Quantiles.fit(column).normal_map(1e6)
+    map_ = normal_maps(column[:, None])
 
     def density(x):
-        x = np.atleast_1d(x)
-        return np.exp(stats.norm.logpdf(map_.forward(x)) + map_.log_slope(x))
+        x = x[:, None]
+        log_density = stats.norm.logpdf(map_.forward(x)) + map_.log_slope(x)
+        return np.exp(log_density)[:, 0]
 
     x = np.linspace(-5, 40, 200_001)
     assert trapezoid(density(x), x) == pytest.approx(1, abs=0.01)

@@ -96,21 +96,17 @@ class Quantiles:
         """Return the ranks at which every value begins and ends."""
         return np.column_stack([self.below, self.upto]).ravel()
 
-    def normal_map(self, max_score):
-        """Return the map that makes a column of several values normal.
+    def normal_knots(self):
+        """Return values and the normal scores to map them to, for `NormalMaps`.
 
-        Its knots are at equal steps of the scores, 10 to 100 of them. Its slope is a
-        density, for which there should be many values between two knots: their number
-        grows with the cube root of the number of cells.
-
-        Parameters
-        ----------
-        max_score : float
-            As of `NormalMap`.
+        The scores are at equal steps, 10 to 100 of them. The slope between two is a
+        density, for which there should be many values between them: their number grows
+        with the cube root of the number of cells.
 
         Returns
         -------
-        NormalMap
+        values, scores : ndarray of shape (n_knots,), float64
+            At least two of them if the column holds several values, ascending.
         """
         n_knots = int(np.clip(2 * np.cbrt(self.n_cells), 10, 100))
         middle = (self.below + self.upto) / 2
@@ -123,7 +119,7 @@ class Quantiles:
         if len(knots) > n_knots:
             steps = np.linspace(scores[0], scores[-1], n_knots)[:-1]
             knots = _distinct(np.searchsorted(scores, steps), len(scores) - 1)
-        return NormalMap(self.values[knots], scores[knots], max_score)
+        return self.values[knots], scores[knots]
 
     def get_state(self):
         """Return the fields as values JSON can hold."""
@@ -143,43 +139,95 @@ class Quantiles:
         return cls(**state | arrays)
 
 
-class NormalMap:
-    """A map between the values of a column and normal scores, linear between knots.
+class NormalMaps:
+    """Maps between values of columns and normal scores, linear between knots.
 
-    Beyond the outermost values it goes on with the mean slope, so that a value far away
-    stays far away, as far as the largest score.
+    Beyond the outermost values of a column its map goes on with the mean slope, so that
+    a value far away stays far away, as far as the largest score.
 
     Parameters
     ----------
-    values, scores : ndarray of shape (n_knots,), float64
-        At least two of them, ascending: values, and what they are mapped to.
+    knots : list of tuple (values, scores)
+        Of every column, ndarrays of shape (n_knots,), float64, at least two of them,
+        ascending: values, and what they are mapped to.
     max_score : float
         Larger ones, and smaller ones than minus this, are brought to it.
     """
 
-    def __init__(self, values, scores, max_score):
-        mean = (scores[-1] - scores[0]) / (values[-1] - values[0])
-        slopes = np.concatenate([[mean], np.diff(scores) / np.diff(values), [mean]])
+    def __init__(self, knots, max_score):
         ends = np.array([-max_score, max_score])
-        far = values[[0, -1]] + (ends - scores[[0, -1]]) / mean
-        self._log_slopes = np.log(slopes)
-        self._values = np.concatenate([far[:1], values, far[1:]])
-        self._scores = np.concatenate([ends[:1], scores, ends[1:]])
+        columns = []
+        for values, scores in knots:
+            mean = (scores[-1] - scores[0]) / (values[-1] - values[0])
+            far = values[[0, -1]] + (ends - scores[[0, -1]]) / mean
+            values = np.concatenate([far[:1], values, far[1:]])
+            scores = np.concatenate([ends[:1], scores, ends[1:]])
+            with np.errstate(over="ignore"):  # where two values are as good as equal
+                slopes = np.diff(scores) / np.diff(values)
+            slopes = np.minimum(slopes, np.finfo(np.float64).max)
+            columns.append((values, scores, np.append(slopes, slopes[-1])))
+        # The knots of one column after those of another, each with the slope after it.
+        self._values, self._scores, self._slopes = map(
+            np.concatenate, zip(*columns, strict=True)
+        )
+        sizes = np.array([len(values) for values, _, _ in columns])
+        self._last = sizes.cumsum() - 1
+        self._first = self._last - sizes + 1
+        self._steps = _halvings(sizes - 1)
 
     def forward(self, x):
-        """Map values (n,) to scores (n,)."""
-        return np.interp(x, self._values, self._scores)
+        """Map values (n, n_columns) to scores (n, n_columns)."""
+        values = self._values
+        knot = self._knot_before(x, values)
+        scores = x.clip(values[self._first], values[self._last])
+        scores -= values.take(knot)
+        scores *= self._slopes.take(knot)
+        scores += self._scores.take(knot)
+        return scores
 
     def inverse(self, z):
-        """Map scores (n,) to values (n,)."""
-        return np.interp(z, self._scores, self._values)
+        """Map scores (n, n_columns) to values (n, n_columns)."""
+        scores = self._scores
+        knot = self._knot_before(z, scores)
+        values = z.clip(scores[self._first], scores[self._last])
+        values -= scores.take(knot)
+        # A last knot, with a slope that leads to the next column, is as far as z goes.
+        slopes = np.diff(self._values, append=0.0) / np.diff(scores, append=0.0)
+        values *= slopes.take(knot)
+        values += self._values.take(knot)
+        return values
 
     def log_slope(self, x):
-        """Return the logarithm of the derivative at values (n,), on a knot the mean."""
-        knots = self._values[1:-1]
-        before = np.searchsorted(knots, x, side="left")
-        after = np.searchsorted(knots, x, side="right")
-        return (self._log_slopes[before] + self._log_slopes[after]) / 2
+        """Return the logarithm of the derivative at values, on a knot the mean."""
+        after = self._knot_before(x, self._values)
+        before = np.maximum(after - (self._values.take(after) == x), self._first)
+        log_slopes = np.log(self._slopes.take(after))
+        log_slopes += np.log(self._slopes.take(before))
+        log_slopes /= 2
+        return log_slopes
+
+    def _knot_before(self, x, knots):
+        """Return the places of the last knots that are no larger, at least the first.
+
+        It halves the knots of all cells at once: a search in every column by itself
+        takes longer, of few rows for the calls, of many for branches foreseen wrong.
+        """
+        at = np.zeros(x.shape, np.intp) + self._first
+        for step in self._steps:
+            at += (knots.take(at + step) <= x) * step
+        return at
+
+
+def _halvings(sizes):
+    """Return the steps of a search in ascending arrays of several sizes.
+
+    After a step of half the elements, rounded up, half of them are left, rounded down.
+    """
+    steps = []
+    while sizes.any():
+        steps.append((sizes + 1) // 2)
+        sizes = sizes // 2
+    return steps
 
 
 def _distinct(ascending, last):

@@ -6,7 +6,7 @@ import numpy as np
 
 from skrepr._blocks import blocks
 from skrepr._columns._columns import Columns
-from skrepr._columns._quantiles import Quantiles
+from skrepr._columns._quantiles import NormalMaps, Quantiles
 from skrepr._columns._schema import Schema
 
 NEVER_SEEN = 36.0  # squared error of another value in a column that was constant
@@ -68,17 +68,19 @@ class Table:
         self.center = np.where(numeric & (scaled | ~self.varies), self.mean, 0.0)
         self.scale = np.where(scaled, self.std, 1.0)
         distance = np.where(numeric, MAX_DEVIATIONS * self.std, np.inf)
-        self._bounds = (
-            (self.mean - distance - self.center) / self.scale,
-            (self.mean + distance - self.center) / self.scale,
-        )
+        low = (self.mean - distance - self.center) / self.scale
+        high = (self.mean + distance - self.center) / self.scale
+        self._bounds = low, high
+        # What lies between these two is within the bounds of every column.
+        self._max_low = low[self.varies].max(initial=-np.inf)
+        self._min_high = high[self.varies].min(initial=np.inf)
+        self._constant = np.flatnonzero(~self.varies)
         mapped = scaled & ~self.linear
         if self.standardize != "quantile":
             mapped[:] = False
-        self.maps = {
-            j: self.quantiles[j].normal_map(MAX_DEVIATIONS)
-            for j in np.flatnonzero(mapped).tolist()
-        }
+        self.mapped = np.flatnonzero(mapped)
+        knots = [self.quantiles[j].normal_knots() for j in self.mapped]
+        self.maps = NormalMaps(knots, MAX_DEVIATIONS) if knots else None
 
     @classmethod
     def fit(cls, X, *, standardize, schema):
@@ -164,7 +166,7 @@ class Table:
     def columns(self):
         """The layout of the matrix, for the parts."""
         affine = self.schema.numeric  # in the user's units by a factor and a summand
-        affine[list(self.maps)] = False
+        affine[self.mapped] = False
         return Columns(
             center=np.where(affine, self.center, 0.0),
             scale=np.where(affine, self.scale, 1.0),
@@ -195,23 +197,22 @@ class Table:
         """
         matrix = np.empty(X.shape, X.dtype if dtype is None else dtype)
         low, high = self._bounds
-        constant = np.flatnonzero(~self.varies)
-        # What lies between these two is within the bounds of every column.
-        max_low = low[self.varies].max(initial=-np.inf)
-        min_high = high[self.varies].min(initial=np.inf)
+        constant = self._constant
         for rows in blocks(len(X), X.shape[1], _CACHE_CELLS):
             block = X[rows].astype(np.float64)
+            values = block.take(self.mapped, axis=1)
             with np.errstate(over="ignore", invalid="ignore"):
                 block -= self.center
                 block /= self.scale
                 smallest, largest = block.min(), block.max()
-            within = smallest >= max_low and largest <= min_high
+            within = smallest >= self._max_low and largest <= self._min_high
             if not within:  # or there is a NaN
                 np.clip(block, low, high, out=block)
-            block[:, constant] = np.where(np.isnan(block[:, constant]), np.nan, 0.0)
+            if len(constant):
+                block[:, constant] = np.where(np.isnan(block[:, constant]), np.nan, 0.0)
+            if self.maps:
+                block[:, self.mapped] = self.maps.forward(values)
             matrix[rows] = block
-        for j, map_ in self.maps.items():
-            matrix[:, j] = map_.forward(X[:, j])
         return matrix
 
     def differs(self, X):
@@ -227,7 +228,7 @@ class Table:
         ndarray of shape (n_samples, n_columns), bool
             False where it is missing.
         """
-        constant = np.flatnonzero(~self.varies)
+        constant = self._constant
         differs = np.zeros(X.shape, bool)
         value = self.mean[constant]
         distance = np.abs(X[:, constant] - value)
@@ -248,9 +249,11 @@ class Table:
         """
         X = matrix * self.scale
         X += self.center
-        for j, map_ in self.maps.items():
-            X[:, j] = map_.inverse(matrix[:, j])
-        X[:, ~self.varies] = self.mean[~self.varies]
+        if self.maps:
+            for rows in blocks(len(X), X.shape[1], _CACHE_CELLS):
+                scores = matrix[rows].take(self.mapped, axis=1).astype(np.float64)
+                X[rows, self.mapped] = self.maps.inverse(scores)
+        X[:, self._constant] = self.mean[self._constant]
         return X
 
     def log_slope(self, X):
@@ -268,9 +271,12 @@ class Table:
             without normal scores.
         """
         log_slopes = np.zeros(X.shape)
-        for j, map_ in self.maps.items():
-            observed = ~np.isnan(X[:, j])
-            log_slopes[observed, j] = map_.log_slope(X[observed, j])
+        if self.maps:
+            for rows in blocks(len(X), X.shape[1], _CACHE_CELLS):
+                values = X[rows].take(self.mapped, axis=1).astype(np.float64)
+                of_maps = self.maps.log_slope(values)
+                of_maps[np.isnan(values)] = 0.0
+                log_slopes[rows, self.mapped] = of_maps
         return log_slopes
 
     def get_state(self):
