@@ -639,6 +639,50 @@ def test_a_row_is_not_stranger_for_its_holes(with_holes):
     assert_allclose(with_holes.score_samples(X[5:9]), holed[5:9], rtol=1e-7)
 
 
+def test_missing_cells_are_drawn_given_the_rest(with_holes):
+    _, X, mean, covariance = normal_with_holes(200, seed=1)
+    draws = [  # of each generator all rows get the same random numbers
+        with_holes._of_draws("complete", X, torch.Generator().manual_seed(seed))
+        for seed in range(20)
+    ]
+    drawn, holes = np.concatenate(draws, axis=1).swapaxes(0, 1), np.isnan(X)
+    table = with_holes.table_
+    assert (drawn[:, ~holes] == table.to_matrix(X)[~holes]).all()
+    error = drawn - table.to_matrix(conditional(X, mean, covariance)[1])
+    assert error[:, holes].mean() == pytest.approx(0, abs=0.05)
+    expected = np.zeros((5, 5))
+    for o in ~holes:
+        rest, known = covariance[np.ix_(~o, o)], covariance[np.ix_(o, o)]
+        given = covariance[np.ix_(~o, ~o)] - rest @ np.linalg.solve(known, rest.T)
+        expected[np.ix_(~o, ~o)] += given / np.outer(table.std, table.std)[~o][:, ~o]
+    found = np.einsum("knj,kni->ji", error, error) / len(drawn)
+    # The noise of all columns has one scale in this model, so only their sum is right.
+    assert found.trace() == pytest.approx(expected.trace(), rel=0.2)
+    beside = ~np.eye(5, dtype=bool)
+    assert np.corrcoef(found[beside], expected[beside])[0, 1] > 0.8
+
+
+@pytest.mark.parametrize(
+    "likelihood", ["gaussian", "student_t", "mixture", "poisson", "negative_binomial"]
+)
+def test_what_is_drawn_for_a_row_does_not_depend_on_the_rows_beside_it(likelihood):
+    rng = np.random.default_rng(0)
+    X = rng.poisson(3.0, size=(60, 6)).astype(float)
+    X[rng.random(X.shape) < 0.2] = np.nan
+    X[:, 5] = np.nan_to_num(X[:, 5]) > 2
+    X[::3, 5] = np.nan
+    vae = make(likelihood={j: likelihood for j in range(4)} | {4: "bernoulli"})
+    vae.set_params(categorical_features=[5], max_iter=2)
+    X[:, 4] = np.where(np.isnan(X[:, 4]), np.nan, X[:, 4] > 2)
+    vae.fit(X)
+    together = vae._completed(X)
+    for i in (0, 7, 59):
+        assert_allclose(vae._completed(X[[i]])[0], together[i], rtol=1e-7)
+    assert_allclose(vae._completed(X[20:45]), together[20:45], rtol=1e-7)
+    varied = together[np.isnan(X[:, 0]), :, 0]
+    assert (varied.std(axis=1) > 0).all()
+
+
 def test_a_strange_cell_is_seen_beside_holes(with_holes):
     _, X, *_ = normal_with_holes(300, seed=1)
     X = X[~np.isnan(X).all(axis=1)]

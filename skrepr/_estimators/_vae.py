@@ -359,9 +359,8 @@ class VAETransformer(DecodingTransformer):
 
     def _of_draws(self, verb, X, generator=None):
         """Evaluate a method of the module that decodes several codes of each row."""
-        widest = max(p.shape[0] for p in self.module_.parameters() if p.ndim)
-        cells_per_row = widest * len(self.module_.noise)
-        return self._run(verb, X, generator, cells_per_row).astype(np.float64)
+        values = self._run(verb, X, generator, self.module_.cells_per_row)
+        return values.astype(np.float64)
 
     def _log_jacobian(self, X):
         """Return what brings log-densities of cells into the user's units."""

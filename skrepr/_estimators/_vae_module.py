@@ -49,6 +49,8 @@ class VAEModule(DecodingModule):
         self.beta = beta
         self.warmup = warmup
         self.free_bits = free_bits
+        widest = max(p.shape[0] for p in self.parameters() if p.ndim)
+        self.cells_per_row = widest * len(noise)  # where codes of a row are decoded
 
     @property
     def n_components(self):
@@ -174,11 +176,11 @@ class VAEModule(DecodingModule):
         take the same noise for every row; they are made a part at a time.
         """
         posterior = self.posterior(x)
-        parts = [
-            self._log_weights(x, posterior, noise)[0].logsumexp(0)
+        log_weights = [
+            self._log_weights(x, posterior, noise)[0]
             for noise in self._noise_in_parts(len(x))
         ]
-        return torch.stack(parts).logsumexp(0) - math.log(len(self.noise))
+        return torch.cat(log_weights).logsumexp(0) - math.log(len(self.noise))
 
     def expected_log_prob(self, x):
         """Return the posterior mean of log p(x|z) of every cell, 0 where it is missing.
