@@ -149,7 +149,7 @@ class AutoencoderTransformer(DecodingTransformer):
         the user's own values, which should then be of the order of 1; or with
         "quantile" the normal scores of their ranks.
     max_iter : int or "auto", default="auto"
-        Number of epochs. "auto" takes as many as give 1000 steps, or 3000 if the
+        Number of epochs. "auto" takes as many as give 1000 steps, or 1500 if the
         training rows have holes; at least one.
     batch_size : int, default=256
         Largest number of rows in a step. An epoch is split evenly.
@@ -282,8 +282,8 @@ class AutoencoderTransformer(DecodingTransformer):
         self.verbose = verbose
 
     def _n_auto_steps(self, module):
-        # To fill holes takes longer to learn than to undo noise.
-        return 3000 if module.has_holes else super()._n_auto_steps(module)
+        # One row in two teaches to fill holes, the other to undo noise.
+        return 1500 if module.has_holes else super()._n_auto_steps(module)
 
     def _build_module(self, columns):
         backbone = self._part("backbone")
