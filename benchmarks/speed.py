@@ -495,11 +495,15 @@ def cost(repeats):
             }
         for name, (epoch, own) in lines.items():
             step = epoch / n_batches
+            calls = [f"{1e3 * time:.1f}" for time in first.get(name, [])] or ["–", "–"]
             rows.append(
-                [f"{name}, {n:,} × {d}", f"{1e6 * step:,.0f}"]
-                + [f"{1e3 * own:.1f}", f"{own / step:.0f}"]
-                + [f"{1e3 * time:.1f}" for time in first.get(name, [])]
-                + ["–"] * (0 if name in first else 2)
+                [
+                    f"{name}, {n:,} × {d}",
+                    f"{1e6 * step:,.0f}",
+                    f"{1e3 * own:.1f}",
+                    f"{own / step:.0f}",
+                    *calls,
+                ]
             )
     show(
         "What a fit takes beside its steps, and what it puts off, with one thread (a "
@@ -543,7 +547,7 @@ def inference(repeats):
         fitted.fit(X[:2_000])
         for dtype in (np.float32, np.float64):
             Y = X[:n].astype(dtype)
-            with threadpool_limits(1):
+            with one_thread():
                 score = partial(fitted.score_samples, Y)
                 time = np.median([seconds(score) for _ in range(max(repeats, 5))])
             rows.append(
@@ -587,7 +591,7 @@ def bytes_of(module):
 
 
 def size(repeats):
-    rows = []
+    rows = []  # nothing is timed, so that once is enough
     for n, d in [(2_000, 32), (10_000, 128)]:
         X = table(n, d)
         for estimator in TRANSFORMERS:
