@@ -79,8 +79,9 @@ class AutoencoderModule(DecodingModule):
         return torch.where(chosen, with_holes, noisy)
 
     def by_hand(self):
+        is_free = self.penalty is None and self.encoder.constraint is None
         has_slopes = self.likelihood.has_slopes and is_own(self.likelihood)
-        return reconstruction_pass if has_slopes and self.penalty is None else None
+        return reconstruction_pass if is_free and has_slopes else None
 
     def fill(self, x):
         """Return x with its reconstruction where it is missing."""

@@ -33,7 +33,7 @@ def find_pass(module, stacks):
 
 
 def reconstruction_pass(module, encoder, decoder, batch):
-    """Compute what `AutoencoderModule.loss` does without penalty.
+    """Compute what `AutoencoderModule.loss` does without penalty and constraint.
 
     Parameters
     ----------
