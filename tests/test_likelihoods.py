@@ -655,6 +655,21 @@ def test_rare_levels_share_an_output_by_their_frequencies():
     assert (module.residual(x, output)[:, 1] == 0).all()
 
 
+def test_a_column_of_one_category_of_many_that_are_declared_is_certain():
+    pd = pytest.importorskip("pandas")
+    levels = [f"level {i}" for i in range(20)]
+    X = pd.DataFrame({"x": np.arange(6.0)})
+    X["c"] = pd.Categorical(["level 7"] * 6, categories=levels)
+    vae = VAETransformer(1, max_iter=1, random_state=0).fit(X)
+    likelihood = vae.module_.likelihood
+    x, output = torch.zeros(6, 2), torch.zeros(6, likelihood.n_outputs)
+    assert (likelihood.log_prob(x, output)[:, 1] == 0).all()
+    whole, slope = likelihood.log_prob_and_slope(x, output, 1.0)
+    assert whole.item() == pytest.approx(likelihood.log_prob(x, output).sum().item())
+    assert slope.shape == output.shape
+    assert (vae.sample(5)["c"] == "level 7").all()
+
+
 def test_rare_levels_are_drawn_by_their_frequencies():
     module, _ = rare_levels()
     output = torch.zeros(20_000, module.n_outputs, dtype=float)

@@ -109,8 +109,9 @@ class Inputs(nn.Module):
         # The classes of all levels in turn, those of a column before one that stands
         # for what is missing.
         class_of, hot, widths = [], [], {}
+        all_classes = columns.classes
         for place, j in enumerate(categorical.tolist()):
-            classes, occurs = columns.classes[j], columns.counts[j] > 0
+            classes, occurs = all_classes[j], columns.counts[j] > 0
             n_classes = int(classes.max()) + 1
             class_of.append(np.append(np.where(occurs, classes, n_classes), n_classes))
             if n_classes <= MAX_FEW_LEVELS:

@@ -36,8 +36,9 @@ class ScoringModule(nn.Module):
         self.categorical = np.flatnonzero(columns.categorical & columns.varies)
         shape = len(self.categorical), int(columns.n_levels.max(initial=0))
         surprise = np.zeros(shape)
+        frequencies = columns.frequencies
         for values, j in zip(surprise, self.categorical, strict=True):
-            shares = columns.frequencies[j]
+            shares = frequencies[j]
             smallest = shares[shares > 0].min() / 2  # of a level that is only declared
             values[: len(shares)] = -np.log(np.maximum(shares, smallest))
         self.register_buffer("surprise", torch.from_numpy(surprise).float())

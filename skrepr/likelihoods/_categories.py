@@ -46,11 +46,11 @@ class Softmax(LikelihoodModule):
         grouped = [j for _, positions in self.groups for j in positions]
         entropy = np.ones(len(columns))
         diversity = np.ones(len(columns))
+        frequencies = columns.frequencies
         for j in varies:
-            frequencies = columns.frequencies[j]
-            occurring = frequencies[frequencies > 0]
+            occurring = frequencies[j][frequencies[j] > 0]
             entropy[j] = -(occurring * np.log(occurring)).sum()
-            diversity[j] = 1 - np.square(frequencies).sum()
+            diversity[j] = 1 - np.square(occurring).sum()
         self.register_buffer("entropy", torch.as_tensor(entropy).float())
         self.register_buffer("diversity", torch.as_tensor(diversity).float())
         certain = np.flatnonzero(~columns.varies).tolist()
@@ -223,7 +223,7 @@ class Softmax(LikelihoodModule):
 
 
 class MergedSoftmax(LikelihoodModule):
-    """The same where levels share a class: logits and errors are those of the classes.
+    """A `Softmax` of classes that levels share: logits and errors are of the classes.
 
     Within its class a level is as probable as it is frequent there among the training
     rows, whatever the rest of a row holds.
@@ -245,7 +245,8 @@ class MergedSoftmax(LikelihoodModule):
         super().__init__(columns)
         log_shares, best_levels, best_shares = [], [], []
         self.rare_classes: dict[int, int] = {}  # of columns that have one
-        for j, classes in enumerate(columns.classes):
+        all_classes = columns.classes
+        for j, classes in enumerate(all_classes):
             counts, last = columns.counts[j], int(classes.max())
             # What is only declared is as rare, in its class, as what occurred once.
             weights = counts.clip(min=1)
@@ -253,7 +254,8 @@ class MergedSoftmax(LikelihoodModule):
             by_frequency = np.argsort(-counts, kind="stable")
             _, first = np.unique(classes[by_frequency], return_index=True)
             best = by_frequency[first]
-            log_shares.append(np.log(shares))
+            # The matrix is 0 where nothing varies, whichever level that is the code of.
+            log_shares.append(np.log(shares) * columns.varies[j])
             best_levels.append(best)
             best_shares.append(shares[best] * (counts[best] > 0))
             rare = np.where(classes == last, counts, 0)
@@ -262,9 +264,9 @@ class MergedSoftmax(LikelihoodModule):
                 self.register_buffer(f"n_rows_{j}", torch.as_tensor(rare).float())
         self.softmax = Softmax(columns.merged, best_shares)
         self.n_outputs = self.softmax.n_outputs
-        self.register_buffer("class_of", _joined(columns.classes))
+        self.register_buffer("class_of", _joined(all_classes))
         self.register_buffer("log_share", _joined(log_shares).float())
-        self.register_buffer("first_level", _starts(columns.classes))
+        self.register_buffer("first_level", _starts(all_classes))
         self.register_buffer("best_level", _joined(best_levels))
         self.register_buffer("first_class", _starts(best_levels))
 

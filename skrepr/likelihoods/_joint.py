@@ -177,8 +177,8 @@ class JointLikelihood(LikelihoodModule):
             strict=True,
         )
         # Where nothing varies, the output has a value all the same.
-        missing = output.new_zeros(len(output), self.n_outputs - sum(self.sizes))
-        return sum(sums), torch.cat([*slopes, missing], dim=1)
+        unused = output.new_zeros(len(output), self.n_outputs - sum(self.sizes))
+        return sum(sums), torch.cat([*slopes, unused], dim=1)
 
     def _columns_of_parts(self, cells):
         """Split cells (n, n_columns) by the modules."""
