@@ -394,6 +394,16 @@ def with_categories(n=20_000):
     return X
 
 
+def test_a_function_must_leave_codes_of_categories():
+    def shift(x, generator):
+        return x + 1
+
+    ae = AutoencoderTransformer(2, augmentation=shift, categorical_features=[2, 3])
+    expected = r"returned \[4.0, 4.0\] in the categorical column 2\. Expected .* 0 to 3"
+    with pytest.raises(ValueError, match=expected):
+        ae.fit(with_categories(50))
+
+
 def augment_mixed(part, X):
     """Return the matrix of rows with categories, its augmented copy and the layout."""
     schema = Schema.fit(X, [2, 3], "")

@@ -3,6 +3,7 @@
 import math
 from numbers import Real
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -110,14 +111,33 @@ def build_augmentation(part, columns, ids=None):
     ------
     TypeError
         If it does not return rows of the shape that it was given.
+    ValueError
+        If it returns something else than codes in categorical columns.
     """
     module = check_module(part.build(columns), nn.Module, part)
     if not is_own(part):
-        x = torch.as_tensor(columns.mean).float().repeat(2, 1)
+        last_code = np.where(columns.varies, columns.n_levels - 1, 0)
+        row = np.where(columns.categorical, last_code, columns.mean)
+        x = torch.as_tensor(row).float().repeat(2, 1)
         with rehearsal(module) as (rehearsed, generator):
             arguments = (x, generator) if ids is None else (x, generator, ids)
-            check_tensor(rehearsed(*arguments), x.shape, module)
+            changed = check_tensor(rehearsed(*arguments), x.shape, module)
+        _check_codes(changed.detach().numpy(), columns, module)
     return module
+
+
+def _check_codes(rows, columns, module):
+    is_code = (rows == np.floor(rows)) & (rows >= 0) & (rows < columns.n_levels)
+    wrong = columns.categorical & ~(is_code | np.isnan(rows)).all(axis=0)
+    if wrong.any():
+        j = int(wrong.argmax())
+        raise ValueError(
+            f"{type(module).__name__}.forward returned {rows[:, j].tolist()} in the "
+            f"categorical column {columns.names[j]!r}. Expected codes of its "
+            f"categories, 0 to {columns.n_levels[j] - 1}, or NaN. Change "
+            "numeric columns alone (columns.numeric tells which), or exchange cells of "
+            "a column."
+        )
 
 
 def _is_range(value, largest):
