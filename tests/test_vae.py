@@ -14,12 +14,13 @@ from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
+from torch import nn
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Normal, kl_divergence
 
 from skrepr import VAETransformer
 from skrepr._training._sources import Batch
-from skrepr.backbones import MLP
+from skrepr.backbones import MLP, Backbone
 from skrepr.likelihoods import Gaussian
 
 
@@ -681,6 +682,21 @@ def test_what_is_drawn_for_a_row_does_not_depend_on_the_rows_beside_it(likelihoo
     assert_allclose(vae._completed(X[20:45]), together[20:45], rtol=1e-7)
     varied = together[np.isnan(X[:, 0]), :, 0]
     assert (varied.std(axis=1) > 0).all()
+
+
+class Unlearned(Backbone):
+    """Networks without parameters."""
+
+    def encoder(self, n_inputs, n_outputs):
+        return nn.AdaptiveAvgPool1d(n_outputs)
+
+    decoder = encoder
+
+
+def test_networks_may_have_no_parameters():
+    X = np.random.default_rng(0).normal(size=(40, 6))
+    vae = make(backbone=Unlearned(), max_iter=2).fit(X)
+    assert np.isfinite(vae.score_samples(X)).all()
 
 
 def test_a_strange_cell_is_seen_beside_holes(with_holes):

@@ -49,8 +49,9 @@ class VAEModule(DecodingModule):
         self.beta = beta
         self.warmup = warmup
         self.free_bits = free_bits
-        widest = max(p.shape[0] for p in self.parameters() if p.ndim)
-        self.cells_per_row = widest * len(noise)  # where codes of a row are decoded
+        sizes = [p.shape[0] for p in self.parameters() if p.ndim]
+        # Of a layer, where several codes of a row are decoded.
+        self.cells_per_row = max(sizes, default=1) * len(noise)
 
     @property
     def n_components(self):
