@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 MAX_FEW_LEVELS = 16  # in a column whose levels get an input each, and an output
-_MIN_ROWS = 10  # of the training rows in which a level is a class of its own
+_MIN_ROWS = 3  # of the training rows in which a level is a class of its own
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Columns:
         """The classes of the levels, a list of ndarray of shape (n_levels,), int.
 
         A network tells classes apart, 0, 1, ...: of a column of more than 16 levels,
-        those in fewer than ten training rows are one class, the last. What a network
+        those in fewer than three training rows are one class, the last. What a network
         could learn of such a level holds in those rows alone, and names or numbers of
         tickets would take most of its weights and time.
         """
