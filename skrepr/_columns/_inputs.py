@@ -144,7 +144,7 @@ class Inputs(nn.Module):
         """Return the classes of the categorical columns' cells, (n, n_categorical)."""
         codes = x.index_select(1, self.categorical)
         codes = torch.where(codes.isnan(), self.n_levels, codes).long()
-        return self.class_of[codes.add_(self.start)]
+        return self.class_of.take(codes.add_(self.start))
 
     def join(self, x, classes):
         """Return the inputs (n, width) for rows x with these classes."""

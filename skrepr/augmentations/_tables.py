@@ -204,8 +204,9 @@ class _GaussianNoise(nn.Module):
             )
             others = cells.gather(0, donors)
             u = torch.empty_like(cells).uniform_(generator=generator)
-            replaced = u < scale**2 / (1 + scale**2)
-            replaced &= ~(cells.isnan() | others.isnan())
+            variance = scale * scale
+            replaced = u < variance / (1 + variance)
+            replaced.masked_fill_((cells + others).isnan(), False)
             changed.index_copy_(
                 1, self.categorical, torch.where(replaced, others, cells)
             )

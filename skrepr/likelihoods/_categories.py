@@ -25,7 +25,7 @@ class Softmax(LikelihoodModule):
         Of logits for a row.
     """
 
-    entropy: torch.Tensor
+    inverse_entropy: torch.Tensor
     diversity: torch.Tensor
     varying: torch.Tensor
     start: torch.Tensor
@@ -51,7 +51,7 @@ class Softmax(LikelihoodModule):
             occurring = frequencies[j][frequencies[j] > 0]
             entropy[j] = -(occurring * np.log(occurring)).sum()
             diversity[j] = 1 - np.square(occurring).sum()
-        self.register_buffer("entropy", torch.as_tensor(entropy).float())
+        self.register_buffer("inverse_entropy", torch.as_tensor(1 / entropy).float())
         self.register_buffer("diversity", torch.as_tensor(diversity).float())
         certain = np.flatnonzero(~columns.varies).tolist()
         self.n_certain = len(certain)
@@ -101,7 +101,7 @@ class Softmax(LikelihoodModule):
         -------
         torch.Tensor of shape (..., n, n_columns)
         """
-        return -self.log_prob(x, output) / self.entropy
+        return -self.log_prob(x, output) * self.inverse_entropy
 
     def residual(self, x, output):
         """Return how far the probabilities are from the level, relative to no model.
@@ -186,7 +186,7 @@ class Softmax(LikelihoodModule):
         return self._cells(output, draw)
 
     def cost_and_slope(self, x, output, factor):
-        return self.log_prob_and_slope(x, output, -factor / self.entropy)
+        return self.log_prob_and_slope(x, output, self.inverse_entropy * -factor)
 
     def log_prob_and_slope(self, x, output, factor):
         if not self.n_outputs:

@@ -1,5 +1,7 @@
 """Likelihoods of several kinds of columns side by side."""
 
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -176,9 +178,9 @@ class JointLikelihood(LikelihoodModule):
             *(getattr(module, method)(*arguments) for module, *arguments in calls),
             strict=True,
         )
-        # Where nothing varies, the output has a value all the same.
-        unused = output.new_zeros(len(output), self.n_outputs - sum(self.sizes))
-        return sum(sums), torch.cat([*slopes, unused], dim=1)
+        if not sum(self.sizes):  # nothing varies, but the output has a value
+            slopes = (torch.zeros_like(output),)
+        return reduce(add, sums), torch.cat(slopes, dim=1)
 
     def _columns_of_parts(self, cells):
         """Split cells (n, n_columns) by the modules."""
