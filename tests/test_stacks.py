@@ -317,6 +317,12 @@ def towards(x, generator):
     return x.detach() + 0.1 * slope.sign()
 
 
+def with_holes(x, generator):
+    """Leave out cells, though the rows have no holes."""
+    u = torch.empty_like(x).uniform_(generator=generator)
+    return x.masked_fill(u < 0.2, torch.nan)
+
+
 class Towards(nn.Module):
     def forward(self, x, generator, ids=None):
         return towards(x, generator)
@@ -435,6 +441,7 @@ def test_other_modules_go_the_plain_way(estimator, plain):
         ContrastiveTransformer(augmentation=Adversarial()),
         AutoencoderTransformer(augmentation=Compose("mixup", Adversarial())),
         AutoencoderTransformer(augmentation=towards),
+        AutoencoderTransformer(augmentation=with_holes),
         ContrastiveTransformer(augmentation=Compose(towards, "mixup")),
     ],
 )
