@@ -1,5 +1,7 @@
 """What networks read of the columns: numbers, categories and holes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,17 @@ def test_rare_levels_of_many_are_read_alike():
     assert len(read.unique(dim=0)) == 21
     few, y = layout(np.array([[0.0], [1], [1], [2], [3]]), [0])
     assert len(Inputs(few)(y).unique(dim=0)) == 4
+
+
+@pytest.mark.parametrize("n_occurring", [3, 16, 17])
+def test_levels_that_are_only_declared_do_not_make_others_rare(n_occurring):
+    codes = np.arange(n_occurring)[:, None].astype(float)
+    columns, x = layout(codes, [0])
+    counts = np.append(columns.counts[0], np.zeros(30, int))
+    columns = replace(columns, counts=[counts], n_levels=np.array([len(counts)]))
+    read = Inputs(columns)(x)
+    expected = np.eye(n_occurring) if n_occurring <= 16 else np.ones((17, 1))
+    assert_array_equal(read, expected)
 
 
 def test_a_plain_table_goes_to_the_network_and_its_holes_become_means():

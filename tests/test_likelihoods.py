@@ -1,6 +1,7 @@
 """The distributions of a row given its code, against scipy.stats."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from skrepr.likelihoods import (
     Poisson,
     StudentT,
 )
+from skrepr.likelihoods._categories import softmax_of
 from skrepr.likelihoods._joint import build_likelihood
 
 
@@ -653,6 +655,28 @@ def test_rare_levels_share_an_output_by_their_frequencies():
     assert module.cost(x, output)[-9:, 0].unique().numel() == 1
     assert (module.cost(x, output)[:, 1] == 0).all()
     assert (module.residual(x, output)[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("rare", "n_declared", "expected"),
+    [
+        ([2, 2], 1000, 1 / 5),  # as one row
+        ([1, 1, 1, 2], 1000, 3 / 8),  # as the levels that occur once
+        ([1, 1, 1, 2], 2, 2 / 7),  # each as one of these
+    ],
+)
+def test_declared_levels_do_not_outweigh_rare_ones(rare, n_declared, expected):
+    counts = np.array([*[10] * 17, *rare, *[0] * n_declared])
+    table, _, _ = mixed_table()
+    columns = table.columns[[3]]
+    columns = replace(columns, counts=[counts], n_levels=np.array([len(counts)]))
+    module = softmax_of(columns)
+    output = torch.zeros(1, module.n_outputs)
+    every_level = torch.arange(len(counts)).float()[:, None]
+    found = module.log_prob(every_level, output.expand(len(counts), -1)).exp()
+    assert found.sum().item() == pytest.approx(1, rel=1e-5)
+    of_declared = found[-n_declared:].sum() / found[17:].sum()
+    assert of_declared.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_column_of_one_category_of_many_that_are_declared_is_certain():

@@ -117,7 +117,8 @@ class Columns:
         A network tells classes apart, 0, 1, ...: of a column of more than 16 levels,
         those in fewer than three training rows are one class, the last. What a network
         could learn of such a level holds in those rows alone, and names or numbers of
-        tickets would take most of its weights and time.
+        tickets would take most of its weights and time. If no more than 16 levels
+        occur, and the others are only declared, the class is that of the others.
         """
         return [_merge_rare(counts) for counts in self.counts]
 
@@ -152,7 +153,8 @@ class Columns:
 
 def _merge_rare(counts):
     """Return the classes of levels with these counts, each of shape (n_levels,)."""
-    rare = (counts < _MIN_ROWS) & (len(counts) > MAX_FEW_LEVELS)
+    few_occur = np.count_nonzero(counts) <= MAX_FEW_LEVELS
+    rare = (counts < (1 if few_occur else _MIN_ROWS)) & (len(counts) > MAX_FEW_LEVELS)
     classes = np.cumsum(~rare) - 1
     classes[rare] = (~rare).sum()
     return classes

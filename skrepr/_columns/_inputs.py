@@ -114,8 +114,9 @@ class Inputs(nn.Module):
             classes, occurs = all_classes[j], columns.counts[j] > 0
             n_classes = int(classes.max()) + 1
             class_of.append(np.append(np.where(occurs, classes, n_classes), n_classes))
-            if n_classes <= MAX_FEW_LEVELS:
-                hot += [(place, c) for c in np.unique(classes[occurs]).tolist()]
+            occurring = np.unique(classes[occurs]).tolist()
+            if len(occurring) <= MAX_FEW_LEVELS:
+                hot += [(place, c) for c in occurring]
             else:
                 widths[place] = n_classes, _embedding_width(n_classes)
         start = np.cumsum([0, *map(len, class_of)])[:-1]

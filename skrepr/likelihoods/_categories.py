@@ -248,8 +248,11 @@ class MergedSoftmax(LikelihoodModule):
         all_classes = columns.classes
         for j, classes in enumerate(all_classes):
             counts, last = columns.counts[j], int(classes.max())
-            # What is only declared is as rare, in its class, as what occurred once.
-            weights = counts.clip(min=1)
+            # What is only declared is as rare, in its class, as what occurred once, but
+            # not more probable in all (Good and Turing; with one row at least).
+            n_once, n_unseen = (counts == 1).sum(), (counts == 0).sum()
+            weight = min(1, max(1, n_once) / max(1, n_unseen))
+            weights = np.where(counts > 0, counts, weight)
             shares = weights / np.bincount(classes, weights)[classes]
             by_frequency = np.argsort(-counts, kind="stable")
             _, first = np.unique(classes[by_frequency], return_index=True)
