@@ -112,6 +112,17 @@ def test_levels_that_are_only_declared_do_not_make_others_rare(n_occurring):
     assert_array_equal(read, expected)
 
 
+def test_no_more_than_a_thousand_levels_are_told_apart():
+    columns, _ = layout(
+        np.repeat(np.arange(1500.0), [4] * 700 + [5] * 800)[:, None], [0]
+    )
+    classes = columns.classes[0]
+    assert_array_equal(classes[700:], np.arange(800))
+    assert (classes[:700] == 800).all()
+    columns, _ = layout(np.repeat(np.arange(1000.0), 4)[:, None], [0])
+    assert_array_equal(columns.classes[0], np.arange(1000))
+
+
 def test_a_plain_table_goes_to_the_network_and_its_holes_become_means():
     X = rows()[:, [0, 1]]
     columns, x = layout(X, standardize=False)

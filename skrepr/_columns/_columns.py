@@ -7,6 +7,7 @@ import numpy as np
 
 MAX_FEW_LEVELS = 16  # in a column whose levels get an input each, and an output
 _MIN_ROWS = 3  # of the training rows in which a level is a class of its own
+_MAX_LEVELS = 1000  # of a column that are: the weights and the time of as many columns
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,11 @@ class Columns:
         """The classes of the levels, a list of ndarray of shape (n_levels,), int.
 
         A network tells classes apart, 0, 1, ...: of a column of more than 16 levels,
-        those in fewer than three training rows are one class, the last. What a network
-        could learn of such a level holds in those rows alone, and names or numbers of
-        tickets would take most of its weights and time. If no more than 16 levels
-        occur, and the others are only declared, the class is that of the others.
+        those in fewer than three training rows, and what is no more frequent than the
+        thousand and first, are one class, the last. What a network could learn of a
+        rare level holds in its rows alone, and names or numbers of tickets would take
+        most of the weights and the time. If no more than 16 levels occur, and the
+        others are only declared, the class is that of the others.
         """
         return [_merge_rare(counts) for counts in self.counts]
 
@@ -153,8 +155,14 @@ class Columns:
 
 def _merge_rare(counts):
     """Return the classes of levels with these counts, each of shape (n_levels,)."""
+    if len(counts) <= MAX_FEW_LEVELS:
+        return np.arange(len(counts))
     few_occur = np.count_nonzero(counts) <= MAX_FEW_LEVELS
-    rare = (counts < (1 if few_occur else _MIN_ROWS)) & (len(counts) > MAX_FEW_LEVELS)
+    min_rows = 1 if few_occur else _MIN_ROWS
+    if len(counts) > _MAX_LEVELS:
+        next_frequent = np.sort(counts)[-_MAX_LEVELS - 1]
+        min_rows = max(min_rows, next_frequent + 1)
+    rare = counts < min_rows
     classes = np.cumsum(~rare) - 1
     classes[rare] = (~rare).sum()
     return classes

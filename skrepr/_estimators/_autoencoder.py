@@ -39,6 +39,10 @@ class AutoencoderModule(DecodingModule):
         super().__init__(encoder, decoder, likelihood)
         self.n_components = k
         self.augment = augment
+        # The package's own augmentations leave no cell out of a table without holes.
+        self.may_leave_out = augment is not None and not all(
+            map(is_own, augment.modules())
+        )
         self.penalty = penalty
         self.shares_weights = penalty is not None and not is_own(penalty)
         self.register_buffer("varies", torch.as_tensor(columns.varies))

@@ -49,7 +49,9 @@ def reconstruction_pass(module, encoder, decoder, batch):
     x = batch.x
     with torch.enable_grad():  # which a user's augmentation may need for itself
         shown = module.shown(x, batch.generator)
-    reading = _Reading(module.encoder, shown)
+    if module.may_leave_out and module.encoder.inputs is None:
+        shown = module.encoder.read(shown)
+    reading = _Reading(module.encoder.inputs, shown)
     z, encoding = encoder.forward(reading.inputs)
     output, decoding = decoder.forward(z)
     factor = 1 / module.n_cells(x)
@@ -77,7 +79,7 @@ def evidence_pass(module, encoder, decoder, batch):
     dict of str to torch.Tensor
     """
     x, factor = batch.x, 1 / batch.x.shape[0]
-    reading = _Reading(module.encoder, module.shown(x, batch.generator))
+    reading = _Reading(module.encoder.inputs, module.shown(x, batch.generator))
     posterior, encoding = encoder.forward(reading.inputs)
     mean, log_variance = module.split(posterior)
     noise = torch.empty_like(mean).normal_(generator=batch.generator)
@@ -100,17 +102,16 @@ class _Reading:
 
     Parameters
     ----------
-    column_encoder : ColumnEncoder
+    reader : Inputs or None
+        None where the network reads the rows as they are.
     x : torch.Tensor of shape (n, n_columns)
     """
 
-    def __init__(self, column_encoder, x):
-        self.reader = column_encoder.inputs
-        if self.reader is None:
-            self.inputs = column_encoder.read(x)
-        else:
-            self.classes = self.reader.classes(x)
-            self.inputs = self.reader.join(x, self.classes)
+    def __init__(self, reader, x):
+        self.reader, self.inputs = reader, x
+        if reader is not None:
+            self.classes = reader.classes(x)
+            self.inputs = reader.join(x, self.classes)
 
     def backward(self, encoder, encoding, slope):
         """Compute the gradients of an encoder, and of the vectors it read."""
