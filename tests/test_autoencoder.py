@@ -338,3 +338,17 @@ def test_a_category_that_does_not_fit_is_noticed():
     back = ae.inverse_transform(ae.transform(X))
     assert (back[:, 2] == X[:, 2]).mean() > 0.95
     assert set(back[:, 2]) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(("holes", "rate"), [(False, 2e-3), (True, 4e-3)])
+def test_the_automatic_learning_rate_depends_on_holes(holes, rate):
+    X = np.random.default_rng(0).normal(size=(50, 3))
+    if holes:
+        X[::3, 1] = np.nan
+    auto, fixed, other = (
+        AutoencoderTransformer(2, learning_rate=value, max_iter=2, random_state=0)
+        for value in ("auto", rate, 3e-3)
+    )
+    codes = auto.fit(X).transform(X)
+    assert (codes == fixed.fit(X).transform(X)).all()
+    assert (codes != other.fit(X).transform(X)).any()

@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 from skrepr._columns._inputs import ColumnEncoder
 from skrepr._estimators._decoding import DecodingTransformer
 from skrepr._estimators._scorer import Scorer
+from skrepr._sklearn import StrOptions
 from skrepr._training._by_hand import reconstruction_pass
 from skrepr._training._module import DecodingModule
 from skrepr._training._outputs import build_network, check_network, check_tensor
@@ -158,9 +159,10 @@ class AutoencoderTransformer(DecodingTransformer):
         training rows have holes; at least one.
     batch_size : int, default=256
         Largest number of rows in a step. An epoch is split evenly.
-    learning_rate : float, default=2e-3
+    learning_rate : float or "auto", default="auto"
         Peak learning rate of AdamW: it rises during the first tenth of the steps and
-        falls to zero along a cosine.
+        falls to zero along a cosine. "auto" is 2e-3, or 4e-3 if the training rows have
+        holes.
     weight_decay : float, default=0.0
         Decoupled weight decay of the weight matrices.
     early_stopping : bool, default=False
@@ -231,6 +233,13 @@ class AutoencoderTransformer(DecodingTransformer):
     (569, 30)
     """
 
+    _parameter_constraints: dict = {
+        **DecodingTransformer._parameter_constraints,
+        "learning_rate": [
+            *DecodingTransformer._parameter_constraints["learning_rate"],
+            StrOptions({"auto"}),
+        ],
+    }
     _part_kinds: dict = {
         **DecodingTransformer._part_kinds,
         "augmentation": Augmentation,
@@ -254,7 +263,7 @@ class AutoencoderTransformer(DecodingTransformer):
         standardize=True,
         max_iter="auto",
         batch_size=256,
-        learning_rate=2e-3,
+        learning_rate="auto",
         weight_decay=0.0,
         early_stopping=False,
         validation_fraction=0.1,
@@ -287,8 +296,13 @@ class AutoencoderTransformer(DecodingTransformer):
         self.verbose = verbose
 
     def _n_auto_steps(self, module):
-        # One row in two teaches to fill holes, the other to undo noise.
+        # To fill holes takes longer to learn than to undo noise.
         return 1500 if module.has_holes else super()._n_auto_steps(module)
+
+    def _peak_rate(self, module):
+        if self.learning_rate != "auto":
+            return super()._peak_rate(module)
+        return 4e-3 if module.has_holes else 2e-3
 
     def _build_module(self, columns):
         backbone = self._part("backbone")

@@ -146,6 +146,10 @@ class BaseTorchEstimator(TakesParts):
         """Return the steps that ``max_iter="auto"`` stands for."""
         return self._auto_steps
 
+    def _peak_rate(self, module):
+        """Return the largest learning rate."""
+        return self.learning_rate
+
     def _after_training(self, rows, seed):
         """Learn from the trained module and the rows that it was trained on."""
 
@@ -181,7 +185,7 @@ class BaseTorchEstimator(TakesParts):
         trainer = Trainer(
             module,
             generator,
-            learning_rate=self.learning_rate,
+            learning_rate=self._peak_rate(module),
             weight_decay=self._decay(len(source)),
         )
         max_iter = self.max_iter
