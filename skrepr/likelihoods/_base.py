@@ -81,7 +81,8 @@ class LikelihoodModule(nn.Module):
         densities; the log-probabilities of values that are few have zeros.
     has_slopes : bool
         Whether `cost_and_slope` and `log_prob_and_slope` are implemented, with which
-        training is faster.
+        training is faster. Only the package's own are asked for them: the losses of
+        modules of your own are left to torch's autograd.
 
     Examples
     --------
