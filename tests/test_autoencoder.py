@@ -275,7 +275,8 @@ def test_the_encoder_misses_further_cells_where_training_rows_had_holes():
     X = holey(0.1)[1]
     ae = make(augmentation=None, max_iter=2).fit(X)
     x = torch.from_numpy(ae.table_.to_matrix(X, np.float32)).repeat(20, 1)
-    hidden = ae.module_._hide(x, x, torch.Generator().manual_seed(0)).isnan().numpy()
+    *draws, _ = ae.module_.draws(x, torch.Generator().manual_seed(0))
+    hidden = ae.module_.shown(x, draws).isnan().numpy()
     was = x.isnan().numpy()
     assert hidden[was].all()
     assert not hidden[:, 5].any()  # which had no holes

@@ -688,7 +688,7 @@ def test_a_column_of_one_category_of_many_that_are_declared_is_certain():
     likelihood = vae.module_.likelihood
     x, output = torch.zeros(6, 2), torch.zeros(6, likelihood.n_outputs)
     assert (likelihood.log_prob(x, output)[:, 1] == 0).all()
-    whole, slope = likelihood.log_prob_and_slope(x, output, 1.0)
+    whole, slope = likelihood.log_prob_and_slope(likelihood.targets(x), output, 1.0)
     assert whole.item() == pytest.approx(likelihood.log_prob(x, output).sum().item())
     assert slope.shape == output.shape
     assert (vae.sample(5)["c"] == "level 7").all()

@@ -139,7 +139,36 @@ class Inputs(nn.Module):
         self.width += len(with_holes)
 
     def forward(self, x):
-        return self.join(x, self.classes(x))
+        classes = self.classes(x)
+        vectors = [
+            F.embedding(classes[:, place], table, len(table) - 1)
+            for table, place, _ in self._vectors()
+        ]
+        return self._join(x, classes, vectors)
+
+    def read_without_vectors(self, x):
+        """Return the inputs, 0 in the place of vectors, and the classes of the cells.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, n_columns)
+
+        Returns
+        -------
+        inputs : torch.Tensor of shape (n, width)
+        classes : torch.Tensor of shape (n, n_categorical)
+        """
+        classes = self.classes(x)
+        blanks = [
+            x.new_zeros(len(x), place.stop - place.start)
+            for *_, place in self.vector_columns
+        ]
+        return self._join(x, classes, blanks), classes
+
+    def put_vectors(self, inputs, classes):
+        """Write the vectors of the classes into their places among the inputs."""
+        for table, place, place_of_inputs in self._vectors():
+            inputs[:, place_of_inputs] = table.index_select(0, classes[:, place])
 
     def classes(self, x):
         """Return the classes of the categorical columns' cells, (n, n_categorical)."""
@@ -147,16 +176,20 @@ class Inputs(nn.Module):
         codes = torch.where(codes.isnan(), self.n_levels, codes).long()
         return self.class_of.take(codes.add_(self.start))
 
-    def join(self, x, classes):
-        """Return the inputs (n, width) for rows x with these classes."""
+    def _vectors(self):
+        """List the vectors with the places that `vector_columns` says."""
+        return [
+            (getattr(self, name), *places) for name, *places in self.vector_columns
+        ]
+
+    def _join(self, x, classes, vectors):
+        """Return the inputs (n, width) for rows x with these classes and vectors."""
         numbers = x.index_select(1, self.numeric)
         inputs = [torch.where(numbers.isnan(), self.mean, numbers)]
         if len(self.hot_place):
             is_hot = classes.index_select(1, self.hot_place) == self.hot_class
             inputs.append(is_hot.to(x.dtype))
-        for name, place, _ in self.vector_columns:
-            vectors = getattr(self, name)
-            inputs.append(F.embedding(classes[:, place], vectors, len(vectors) - 1))
+        inputs += vectors
         if len(self.with_holes):
             inputs.append(x.index_select(1, self.with_holes).isnan().to(x.dtype))
         return torch.cat(inputs, dim=1)
@@ -171,12 +204,11 @@ class Inputs(nn.Module):
         slope : torch.Tensor of shape (n, width)
             Derivative of the loss by the inputs.
         """
-        for name, place, inputs in self.vector_columns:
-            vectors = getattr(self, name)
-            gradient = torch.zeros_like(vectors)
-            gradient.index_add_(0, classes[:, place], slope[:, inputs])
+        for table, place, place_of_inputs in self._vectors():
+            gradient = torch.zeros_like(table)
+            gradient.index_add_(0, classes[:, place], slope[:, place_of_inputs])
             gradient[-1] = 0.0
-            vectors.grad = gradient
+            table.grad = gradient
 
 
 def _embedding_width(n_classes):

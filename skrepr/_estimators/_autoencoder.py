@@ -8,12 +8,12 @@ from skrepr._columns._inputs import ColumnEncoder
 from skrepr._estimators._decoding import DecodingTransformer
 from skrepr._estimators._scorer import Scorer
 from skrepr._sklearn import StrOptions
-from skrepr._training._by_hand import reconstruction_pass
+from skrepr._training._by_hand import ReconstructionPass
 from skrepr._training._module import DecodingModule
 from skrepr._training._outputs import build_network, check_network, check_tensor
 from skrepr._training._stacks import is_own
 from skrepr.augmentations import Augmentation
-from skrepr.augmentations._base import build_augmentation
+from skrepr.augmentations._base import DrawsApart, build_augmentation
 from skrepr.error_models import ErrorModel, ErrorModelModule
 from skrepr.likelihoods._joint import build_likelihood
 from skrepr.parts import check_module
@@ -40,10 +40,6 @@ class AutoencoderModule(DecodingModule):
         super().__init__(encoder, decoder, likelihood)
         self.n_components = k
         self.augment = augment
-        # The package's own augmentations leave no cell out of a table without holes.
-        self.may_leave_out = augment is not None and not all(
-            map(is_own, augment.modules())
-        )
         self.penalty = penalty
         self.shares_weights = penalty is not None and not is_own(penalty)
         self.register_buffer("varies", torch.as_tensor(columns.varies))
@@ -51,10 +47,42 @@ class AutoencoderModule(DecodingModule):
         self.has_holes = bool(columns.missing.any())
         self.register_buffer("had_holes", torch.as_tensor(columns.missing))
 
-    def shown(self, x, generator):
-        """Return rows x as the encoder sees them in training."""
-        shown = x if self.augment is None else self.augment(x, generator)
-        return self._hide(x, shown, generator) if self.has_holes else shown
+    def draws(self, x, generator, first=0):
+        augmented = self._draw_augmented(x, generator, first)
+        hidden = self._draw_hidden(x, generator) if self.has_holes else ()
+        return *augmented, *hidden, None
+
+    def shown(self, x, draws):
+        if not self.has_holes:
+            return self._augmented(x, draws)
+        *draws, hidden, chosen = draws
+        with_holes = x.masked_fill(hidden & self.had_holes, torch.nan)
+        return torch.where(chosen, with_holes, self._augmented(x, draws))
+
+    def _draw_augmented(self, x, generator, first):
+        """Draw what `_augmented` needs: of a user's augmentation its rows themselves."""
+        if self.augment is None:
+            return ()
+        if isinstance(self.augment, DrawsApart):
+            return self.augment.draws(x, generator, first)
+        with torch.enable_grad():  # which it may need for itself
+            return (self.augment(x, generator),)
+
+    def _augmented(self, x, draws):
+        if self.augment is None:
+            return x
+        if isinstance(self.augment, DrawsApart):
+            return self.augment.change(x, draws)
+        (changed,) = draws
+        return changed
+
+    def _draw_hidden(self, x, generator):
+        """Draw which cells to hide and of which rows; if there is noise, of one in two."""
+        rate = x.new_empty(len(x), 1).uniform_(0, _MAX_HIDDEN, generator=generator)
+        hidden = torch.empty_like(x).uniform_(generator=generator) < rate
+        if self.augment is None:
+            return hidden, torch.ones_like(rate, dtype=torch.bool)
+        return hidden, torch.empty_like(rate).uniform_(generator=generator) < 0.5
 
     def n_cells(self, x):
         """Count the cells of rows x that are to be reconstructed, at least 1."""
@@ -64,7 +92,8 @@ class AutoencoderModule(DecodingModule):
 
     def loss(self, batch):
         x = batch.x
-        inputs = self.encoder.read(self.shown(x, batch.generator))
+        *draws, _ = self.draws(x, batch.generator)
+        inputs = self.encoder.read(self.shown(x, draws))
         z = self.encoder.code(inputs)
         cost = self.likelihood.cost(x, self.decoder(z))
         terms = {"reconstruction": cost.sum() / self.n_cells(x)}
@@ -73,20 +102,10 @@ class AutoencoderModule(DecodingModule):
             terms["penalty"] = check_tensor(self.penalty(encoded), (), self.penalty)
         return terms
 
-    def _hide(self, x, noisy, generator):
-        """Hide cells of x; if rows are also changed in other ways, of one in two."""
-        rate = x.new_empty(len(x), 1).uniform_(0, _MAX_HIDDEN, generator=generator)
-        hidden = torch.empty_like(x).uniform_(generator=generator) < rate
-        with_holes = x.masked_fill(hidden & self.had_holes, torch.nan)
-        if self.augment is None:
-            return with_holes
-        chosen = torch.empty_like(rate).uniform_(generator=generator) < 0.5
-        return torch.where(chosen, with_holes, noisy)
-
     def by_hand(self):
         is_free = self.penalty is None and self.encoder.constraint is None
         has_slopes = self.likelihood.has_slopes and is_own(self.likelihood)
-        return reconstruction_pass if is_free and has_slopes else None
+        return ReconstructionPass if is_free and has_slopes else None
 
     def fill(self, x):
         """Return x with its reconstruction where it is missing."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from skrepr._blocks import blocks
-from skrepr._training._by_hand import evidence_pass
+from skrepr._training._by_hand import EvidencePass
 from skrepr._training._module import DecodingModule
 from skrepr._training._stacks import is_own
 
@@ -81,16 +81,28 @@ class VAEModule(DecodingModule):
 
     def loss(self, batch):
         x = batch.x
-        mean, log_variance = self._posterior(self.shown(x, batch.generator))
-        noise = torch.empty_like(mean).normal_(generator=batch.generator)
+        *draws, noise = self.draws(x, batch.generator)
+        mean, log_variance = self._posterior(self.shown(x, draws))
         z = torch.addcmul(mean, noise, (0.5 * log_variance).exp())
         log_prob = self.likelihood.log_prob(x, self.decoder(z))
         kl = self.kl_term(self.kl(mean, log_variance), self.kl_weight(batch.progress))
         return {"reconstruction": -log_prob.sum() / len(x), "kl": kl}
 
-    def shown(self, x, generator):
-        """Return rows x as the encoder sees them in training."""
-        return self._hide(x, generator) if len(self.categorical) else x
+    def draws(self, x, generator, first=0):
+        hidden, n, k = (), len(x), len(self.categorical)
+        if k:  # Hide one category, on average, of every second row.
+            row = torch.rand(n, 1, generator=generator, device=x.device) < 0.5
+            cell = torch.rand(n, k, generator=generator, device=x.device) < 1 / k
+            hidden = (row & cell,)
+        noise = x.new_empty(n, self.n_components).normal_(generator=generator)
+        return *hidden, noise
+
+    def shown(self, x, draws):
+        if not draws:
+            return x
+        (hidden,) = draws
+        cells = x.index_select(1, self.categorical).masked_fill(hidden, torch.nan)
+        return x.index_copy(1, self.categorical, cells)
 
     def kl(self, mean, log_variance):
         """Return the KL divergence of every latent, a mean over rows."""
@@ -106,17 +118,9 @@ class VAEModule(DecodingModule):
         """Return what the KL divergences of the latents add to the loss."""
         return weight * kl.clamp(min=self.free_bits).sum()
 
-    def _hide(self, x, generator):
-        """Hide one category, on average, of every second row."""
-        n, k = len(x), len(self.categorical)
-        row = torch.rand(n, 1, generator=generator, device=x.device) < 0.5
-        cell = torch.rand(n, k, generator=generator, device=x.device) < 1 / k
-        cells = x[:, self.categorical].masked_fill(row & cell, torch.nan)
-        return x.index_copy(1, self.categorical, cells)
-
     def by_hand(self):
         has_slopes = self.likelihood.has_slopes and is_own(self.likelihood)
-        return evidence_pass if has_slopes else None
+        return EvidencePass if has_slopes else None
 
     def encode(self, x):
         return self.posterior(x)[0]

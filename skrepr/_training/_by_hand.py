@@ -1,16 +1,20 @@
 """Forward and backward passes written by hand: a step without autograd's overhead.
 
-Each returns the terms of a module's loss, and leaves the gradients where the update
-looks for them.
+Whatever depends on the rows and on random numbers alone - what the encoder is shown,
+what the likelihood compares with - is computed for many batches at once. A step is left
+with what depends on the weights.
 """
 
-from functools import partial
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+
+_MAX_CELLS = 2**20  # of the rows that are prepared at once
 
 
 def find_pass(module, stacks):
-    """Find what is to be called with a batch instead of the loss of a module.
+    """Find what takes the place of the loss of a module and its derivatives.
 
     Parameters
     ----------
@@ -20,7 +24,7 @@ def find_pass(module, stacks):
 
     Returns
     -------
-    callable or None
+    Pass or None
         None where autograd is needed.
     """
     by_hand = module.by_hand()
@@ -29,93 +33,183 @@ def find_pass(module, stacks):
     encoder, decoder = stacks.get(module.encoder.network), stacks.get(module.decoder)
     if encoder is None or decoder is None:
         return None
-    return partial(by_hand, module, encoder, decoder)
+    return by_hand(module, encoder, decoder)
 
 
-def reconstruction_pass(module, encoder, decoder, batch):
-    """Compute what `AutoencoderModule.loss` does without penalty and constraint.
+class PreparedBatch(NamedTuple):
+    """What a pass needs of a batch beside the weights.
+
+    Attributes
+    ----------
+    inputs : torch.Tensor of shape (n, n_inputs)
+        What the encoder's network reads.
+    classes : torch.Tensor of shape (n, n_categorical) or None
+        Of the cells the encoder is shown, where it reads vectors that are learned.
+    targets : torch.Tensor, or tuples of such
+        What the likelihood makes of the rows.
+    factor : float
+        One over what the sum of the likelihood is divided by.
+    noise : torch.Tensor of shape (n, n_components) or None
+    """
+
+    inputs: torch.Tensor
+    classes: torch.Tensor | None
+    targets: Any
+    factor: float
+    noise: torch.Tensor | None
+
+
+class Pass:
+    """Base class of the passes through an encoder and a decoder, there and back.
+
+    A subclass implements `run` and `_factors`.
 
     Parameters
     ----------
-    module : AutoencoderModule
+    module : DecodingModule
+        Its encoder is a `ColumnEncoder`.
     encoder, decoder : Stack
         Of the networks of its encoder and its decoder.
-    batch : Batch
-
-    Returns
-    -------
-    dict of str to torch.Tensor
     """
-    x = batch.x
-    with torch.enable_grad():  # which a user's augmentation may need for itself
-        shown = module.shown(x, batch.generator)
-    if module.may_leave_out and module.encoder.inputs is None:
-        shown = module.encoder.read(shown)
-    reading = _Reading(module.encoder.inputs, shown)
-    z, encoding = encoder.forward(reading.inputs)
-    output, decoding = decoder.forward(z)
-    factor = 1 / module.n_cells(x)
-    cost, slope = module.likelihood.cost_and_slope(x, output, factor)
-    slope = decoder.backward(decoding, slope)
-    reading.backward(encoder, encoding, slope)
-    return {"reconstruction": cost}
+
+    def __init__(self, module, encoder, decoder):
+        self.module, self.likelihood = module, module.likelihood
+        self.encoder, self.decoder = encoder, decoder
+        self.reader = module.encoder.inputs
+        self.has_vectors = self.reader is not None and bool(self.reader.vector_columns)
+
+    def n_batches(self, batch_size):
+        """Return how many batches are to be prepared at once."""
+        width = sum(stack.maps[0].n_inputs for stack in (self.encoder, self.decoder))
+        return max(1, int(_MAX_CELLS / (width * batch_size)))
+
+    def prepare(self, x, sizes, generator):
+        """Compute what does not depend on the weights, for several batches.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, n_columns)
+            The rows of all batches.
+        sizes : list of int
+            Of the batches.
+        generator : torch.Generator
+
+        Returns
+        -------
+        list of PreparedBatch
+        """
+        firsts = np.cumsum([0, *sizes[:-1]])
+        # Batch by batch, so that the random numbers do not depend on how many there are.
+        drawn = [
+            self.module.draws(rows, generator, int(first))
+            for rows, first in zip(x.split(sizes), firsts, strict=True)
+        ]
+        *draws, noise = (
+            None if of_batches[0] is None else torch.cat(of_batches)
+            for of_batches in zip(*drawn, strict=True)
+        )
+        shown = self.module.shown(x, draws)
+        classes = None
+        if self.reader is None:
+            inputs = self.module.encoder.read(shown)
+        else:
+            inputs, classes = self.reader.read_without_vectors(shown)
+        return list(
+            map(
+                PreparedBatch,
+                inputs.split(sizes),
+                classes.split(sizes) if self.has_vectors else [None] * len(sizes),
+                _split(self.likelihood.targets(x), sizes),
+                self._factors(x, sizes, firsts),
+                [None] * len(sizes) if noise is None else noise.split(sizes),
+            )
+        )
+
+    def run(self, batch, progress):
+        """Compute the terms of a batch's loss, and leave the gradients for the update.
+
+        Parameters
+        ----------
+        batch : PreparedBatch
+        progress : torch.Tensor
+            A 0-d tensor: the fraction of training done, in [0, 1].
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement run.")
+
+    def _factors(self, x, sizes, firsts):
+        """List the factors of batches, given all rows and where the batches start."""
+        raise NotImplementedError(f"{type(self).__name__} must implement _factors.")
+
+    def _encode(self, batch):
+        """Return the encoder's output, and what `_leave_gradients` needs."""
+        if self.has_vectors:
+            self.reader.put_vectors(batch.inputs, batch.classes)
+        return self.encoder.forward(batch.inputs)
+
+    def _leave_gradients(self, batch, encoding, slope):
+        """Compute the gradients of the encoder, and of the vectors it read."""
+        slope = self.encoder.backward(encoding, slope, to_inputs=self.has_vectors)
+        if self.has_vectors:
+            self.reader.backward(batch.classes, slope)
 
 
-def evidence_pass(module, encoder, decoder, batch):
-    """Compute what `VAEModule.loss` does.
+class ReconstructionPass(Pass):
+    """What `AutoencoderModule.loss` does without penalty and constraint."""
+
+    def run(self, batch, progress):
+        z, encoding = self._encode(batch)
+        output, decoding = self.decoder.forward(z)
+        cost, slope = self.likelihood.cost_and_slope(
+            batch.targets, output, batch.factor
+        )
+        slope = self.decoder.backward(decoding, slope)
+        self._leave_gradients(batch, encoding, slope)
+        return {"reconstruction": cost}
+
+    def _factors(self, x, sizes, firsts):
+        n_cells = np.multiply(sizes, self.module.n_varying)
+        if self.module.has_holes:
+            cells = (~x.isnan() & self.module.varies).sum(1)
+            n_cells = np.add.reduceat(cells.numpy(), firsts)
+        return (1 / np.maximum(n_cells, 1)).tolist()
+
+
+class EvidencePass(Pass):
+    """What `VAEModule.loss` does.
 
     The code is z = mean + exp(log_variance / 2) noise, and the KL divergence of a
     latent (mean² + exp(log_variance) - 1 - log_variance) / 2.
-
-    Parameters
-    ----------
-    module : VAEModule
-    encoder, decoder : Stack
-        Of the networks of its encoder and its decoder.
-    batch : Batch
-
-    Returns
-    -------
-    dict of str to torch.Tensor
-    """
-    x, factor = batch.x, 1 / batch.x.shape[0]
-    reading = _Reading(module.encoder.inputs, module.shown(x, batch.generator))
-    posterior, encoding = encoder.forward(reading.inputs)
-    mean, log_variance = module.split(posterior)
-    noise = torch.empty_like(mean).normal_(generator=batch.generator)
-    deviation = (0.5 * log_variance).exp_().mul_(noise)
-    output, decoding = decoder.forward(mean + deviation)
-    log_prob, slope = module.likelihood.log_prob_and_slope(x, output, -factor)
-    slope = decoder.backward(decoding, slope)
-    kl, weight = module.kl(mean, log_variance), module.kl_weight(batch.progress)
-    by_kl = weight * factor * (kl >= module.free_bits)
-    by_mean = slope + by_kl * mean
-    by_log_variance = 0.5 * (slope * deviation + by_kl * (log_variance.exp() - 1))
-    by_log_variance *= posterior.chunk(2, dim=1)[1] == log_variance  # not clamped
-    slope = torch.cat([by_mean, by_log_variance], dim=1)
-    reading.backward(encoder, encoding, slope)
-    return {"reconstruction": log_prob, "kl": module.kl_term(kl, weight)}
-
-
-class _Reading:
-    """What a network reads of rows, and the way back to vectors that are learned.
-
-    Parameters
-    ----------
-    reader : Inputs or None
-        None where the network reads the rows as they are.
-    x : torch.Tensor of shape (n, n_columns)
     """
 
-    def __init__(self, reader, x):
-        self.reader, self.inputs = reader, x
-        if reader is not None:
-            self.classes = reader.classes(x)
-            self.inputs = reader.join(x, self.classes)
+    def run(self, batch, progress):
+        module, factor = self.module, batch.factor
+        posterior, encoding = self._encode(batch)
+        mean, log_variance = module.split(posterior)
+        deviation = (0.5 * log_variance).exp_().mul_(batch.noise)
+        output, decoding = self.decoder.forward(mean + deviation)
+        log_prob, slope = self.likelihood.log_prob_and_slope(
+            batch.targets, output, -factor
+        )
+        slope = self.decoder.backward(decoding, slope)
+        kl, weight = module.kl(mean, log_variance), module.kl_weight(progress)
+        by_kl = weight * factor * (kl >= module.free_bits)
+        by_mean = slope + by_kl * mean
+        by_log_variance = 0.5 * (slope * deviation + by_kl * (log_variance.exp() - 1))
+        by_log_variance *= posterior.chunk(2, dim=1)[1] == log_variance  # not clamped
+        slope = torch.cat([by_mean, by_log_variance], dim=1)
+        self._leave_gradients(batch, encoding, slope)
+        return {"reconstruction": log_prob, "kl": module.kl_term(kl, weight)}
 
-    def backward(self, encoder, encoding, slope):
-        """Compute the gradients of an encoder, and of the vectors it read."""
-        has_vectors = self.reader is not None and bool(self.reader.vector_columns)
-        slope = encoder.backward(encoding, slope, to_inputs=has_vectors)
-        if has_vectors:
-            self.reader.backward(self.classes, slope)
+    def _factors(self, x, sizes, firsts):
+        return [1 / size for size in sizes]
+
+
+def _split(targets, sizes):
+    """Cut a tensor, or all of nested tuples, into batches of rows."""
+    if isinstance(targets, torch.Tensor):
+        return targets.split(sizes)
+    return list(zip(*(_split(part, sizes) for part in targets), strict=True))

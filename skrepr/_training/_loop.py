@@ -71,12 +71,41 @@ class Trainer:
         self._may_draw = may_draw(module)
         self._by_hand = find_pass(module, self.parameters.stacks)
 
-    def step(self, batch, rate):
+    def batches(self, source, indices):
+        """Yield what `step` takes of the rows of several index tensors.
+
+        Parameters
+        ----------
+        source : ResidentSource
+        indices : list of torch.Tensor
+
+        Yields
+        ------
+        tuple (torch.Tensor, torch.Tensor or None, torch.Tensor) or PreparedBatch
+        """
+        if self._by_hand is None:
+            for index in indices:
+                yield *source.rows(index), index
+            return
+        n = self._by_hand.n_batches(len(indices[0]))
+        for start in range(0, len(indices), n):
+            together = indices[start : start + n]
+            x, _ = source.rows(torch.cat(together))
+            with self.seeded(self.generator):
+                prepared = self._by_hand.prepare(
+                    x, list(map(len, together)), self.generator
+                )
+            yield from prepared
+
+    def step(self, batch, progress, rate):
         """Take one step of the optimiser.
 
         Parameters
         ----------
-        batch : Batch
+        batch : tuple
+            One of `batches`.
+        progress : torch.Tensor
+            A 0-d tensor: the fraction of training done, in [0, 1].
         rate : float
             Factor of the learning rate.
 
@@ -88,11 +117,11 @@ class Trainer:
         self.parameters.zero_grad()
         with self.seeded(self.generator):
             if self._by_hand is None:
-                terms = self.module.loss(batch)
+                terms = self.module.loss(Batch(*batch, progress, self.generator))
                 _total(terms).backward()
                 terms = {name: term.detach() for name, term in terms.items()}
             else:
-                terms = self._by_hand(batch)
+                terms = self._by_hand.run(batch, progress)
         self.parameters.update(self.learning_rate * rate)
         self.module.after_step()
         return terms
@@ -181,6 +210,7 @@ def train(
     if n_iter_no_change is None:
         n_iter_no_change = max(_MIN_PATIENCE, math.ceil(max_iter / 10))
     n_steps = max_iter * len(sampler)
+    module.train()
     stopped: BaseException | None = None
     with (
         trainer.parameters.at_work(len(source) / len(sampler)),
@@ -220,18 +250,17 @@ def train(
 
 
 def _train_epoch(trainer, source, sampler, epoch, n_steps, bar):
-    trainer.module.train()
     first = epoch * len(sampler)
     device = trainer.generator.device
     steps = torch.arange(first, first + len(sampler), device=device)
     progress = (steps / n_steps).unbind()
     means = _RunningMeans()
     with torch.set_grad_enabled(trainer.needs_autograd):
-        for i, index in enumerate(sampler.epoch(trainer.generator)):
-            x, y = source.rows(index)
-            batch = Batch(x, y, index, progress[i], trainer.generator)
-            terms = trainer.step(batch, one_cycle((first + i + 0.5) / n_steps))
-            means.add(terms, x.shape[0])
+        indices = sampler.epoch(trainer.generator)
+        for i, batch in enumerate(trainer.batches(source, indices)):
+            rate = one_cycle((first + i + 0.5) / n_steps)
+            terms = trainer.step(batch, progress[i], rate)
+            means.add(terms, len(indices[i]))
             bar.update()
     values = means.values()
     if not math.isfinite(sum(values.values())):
@@ -286,6 +315,7 @@ def _validate(trainer, monitor, source, sampler):
         with trainer.seeded(generator):
             values = monitor(trainer.module, source, generator)
         trainer.append("validation_", values)
+    trainer.module.train()
 
 
 class _RunningMeans:

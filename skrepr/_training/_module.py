@@ -43,11 +43,9 @@ class TrainableModule(nn.Module):
 
         Returns
         -------
-        callable or None
-            A function of `skrepr._training._by_hand`, to be called instead of `loss`
-            as ``function(module, encoder, decoder, batch)``, where encoder and decoder
-            are stacks. Only a `DecodingModule` whose encoder is a `ColumnEncoder`
-            may name one. None, the default, leaves the derivatives to autograd.
+        type or None
+            A `Pass`. Only a `DecodingModule` whose encoder is a `ColumnEncoder` may
+            name one. None, the default, leaves the derivatives to autograd.
         """
         return None
 
@@ -71,7 +69,7 @@ class TrainableModule(nn.Module):
 class DecodingModule(TrainableModule):
     """Base class of the modules that know the way back from codes to rows.
 
-    A subclass implements `loss` and `fill`.
+    A subclass implements `loss`, `draws`, `shown` and `fill`.
 
     Parameters
     ----------
@@ -86,6 +84,40 @@ class DecodingModule(TrainableModule):
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
+
+    def draws(self, x, generator, first=0):
+        """Draw the random numbers of a batch.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, n_columns)
+        generator : torch.Generator
+        first : int
+            Where the batch starts among the rows that are shown together.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Each with a first axis of length n: what `shown` needs and, at the end, the
+            noise of the codes, or None.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement draws.")
+
+    def shown(self, x, draws):
+        """Return rows as the encoder sees them in training.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, n_columns)
+            Of one or more batches.
+        draws : sequence of torch.Tensor
+            Of all of them, without the noise of the codes.
+
+        Returns
+        -------
+        torch.Tensor of shape (n, n_columns)
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement shown.")
 
     def check(self, X):
         """Raise a ValueError if the likelihood cannot take these rows."""

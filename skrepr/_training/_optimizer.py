@@ -44,8 +44,9 @@ class Parameters:
         self._alone = [p for p in trainable if id(p) not in joint_ids]
         self._size = sum(p.numel() for p in trainable)
         self._largest = max((p.numel() for p in trainable), default=0)
+        self._in_vector = []
         if networks:
-            self._vector, values = _in_one([joint_matrix(layer) for layer in linear])
+            vector, values = _in_one([joint_matrix(layer) for layer in linear])
             self._gradient, gradients = _in_one([torch.zeros_like(v) for v in values])
             for layer, value in zip(linear, values, strict=True):
                 layer.weight.data, layer.bias.data = value[:, :-1], value[:, -1]
@@ -53,7 +54,9 @@ class Parameters:
                 n = sum(type(layer) is nn.Linear for layer in layers)
                 self.stacks[layers] = Stack(layers, values[:n], gradients[:n])
                 values, gradients = values[n:], gradients[n:]
-            self._moments = _Moments(self._vector)
+            self._in_vector = [(vector, self._gradient, _Moments(vector))]
+        # Asked for once: a parameter gives its memory away as a new tensor every time.
+        self._decaying = [p.data for p in self._joint if p.ndim >= 2]
         self._moments_alone = list(map(_Moments, self._alone))
 
     @contextmanager
@@ -88,22 +91,15 @@ class Parameters:
         ----------
         learning_rate : float
         """
-        values, gradients, moments = [], [], []
-        decaying = []
-        if self.stacks:
-            values.append(self._vector)
-            gradients.append(self._gradient)
-            moments.append(self._moments)
-            decaying += [p.data for p in self._joint if p.ndim >= 2]
-        for p, moment in zip(self._alone, self._moments_alone, strict=True):
-            if p.grad is not None:
-                values.append(p)
-                gradients.append(p.grad)
-                moments.append(moment)
-                if p.ndim >= 2:
-                    decaying.append(p)
-        if not values:
+        alone = [
+            (p, p.grad, moments)
+            for p, moments in zip(self._alone, self._moments_alone, strict=True)
+            if p.grad is not None
+        ]
+        if not self._in_vector and not alone:
             return
+        values, gradients, moments = zip(*self._in_vector, *alone, strict=True)
+        decaying = [*self._decaying, *(p for p, *_ in alone if p.ndim >= 2)]
         if decaying and self._weight_decay > 0:
             torch._foreach_mul_(decaying, 1 - learning_rate * self._weight_decay)
         for moment in moments:

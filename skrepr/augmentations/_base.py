@@ -58,6 +58,34 @@ class Augmentation(Part):
         raise NotImplementedError(f"{type(self).__name__} must implement build.")
 
 
+class DrawsApart(nn.Module):
+    """Base class of modules that draw for single batches and change many at once."""
+
+    def draws(self, x, generator, first=0):
+        """Draw what a batch needs of random numbers.
+
+        Parameters
+        ----------
+        x : torch.Tensor of shape (n, n_columns)
+        generator : torch.Generator
+        first : int
+            Where the batch starts among the rows that are to be changed.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Each with a first axis of length n.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement draws.")
+
+    def change(self, x, draws):
+        """Change rows of one or more batches, given the draws of all of them."""
+        raise NotImplementedError(f"{type(self).__name__} must implement change.")
+
+    def forward(self, x, generator, ids=None):
+        return self.change(x, self.draws(x, generator))
+
+
 class DrawnParameter(Augmentation):
     """Base class of the augmentations with a parameter that every row may draw.
 
@@ -150,8 +178,9 @@ def _is_range(value, largest):
 
 
 def draw(x, bounds, generator):
-    """Draw a number for every row, uniformly; of equal bounds return the one."""
+    """Draw a number for every row, uniformly; of equal bounds take the one."""
     lowest, highest = bounds
+    numbers = x.new_empty(x.shape[0], 1)
     if lowest == highest:
-        return lowest
-    return x.new_empty(x.shape[0], 1).uniform_(lowest, highest, generator=generator)
+        return numbers.fill_(lowest)
+    return numbers.uniform_(lowest, highest, generator=generator)

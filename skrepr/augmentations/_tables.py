@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from skrepr._sklearn import Interval, StrOptions
-from skrepr.augmentations._base import Augmentation, DrawnParameter, draw
+from skrepr.augmentations._base import Augmentation, DrawnParameter, DrawsApart, draw
 
 
 class GaussianNoise(DrawnParameter, name="gaussian_noise"):
@@ -181,7 +181,7 @@ def _draw_donors(x, ids, generator):
     return by_group[first[group, None] + (u * sizes[group, None]).long()]
 
 
-class _GaussianNoise(nn.Module):
+class _GaussianNoise(DrawsApart):
     categorical: torch.Tensor
     std: torch.Tensor
 
@@ -193,17 +193,24 @@ class _GaussianNoise(nn.Module):
         std = np.where(columns.categorical, 0.0, columns.std)
         self.register_buffer("std", torch.as_tensor(std).float())
 
-    def forward(self, x, generator, ids=None):
+    def draws(self, x, generator, first=0):
         noise = torch.empty_like(x).normal_(generator=generator)
         scale = draw(x, self.bounds, generator)
+        if not len(self.categorical):
+            return noise, scale
+        shape = x.shape[0], len(self.categorical)
+        donors = torch.randint(
+            first, first + shape[0], shape, generator=generator, device=x.device
+        )
+        return noise, scale, donors, x.new_empty(shape).uniform_(generator=generator)
+
+    def change(self, x, draws):
+        noise, scale, *of_categories = draws
         changed = torch.addcmul(x, noise, scale * self.std)
-        if len(self.categorical):
+        if of_categories:
+            donors, u = of_categories
             cells = x.index_select(1, self.categorical)
-            donors = torch.randint(
-                x.shape[0], cells.shape, generator=generator, device=x.device
-            )
             others = cells.gather(0, donors)
-            u = torch.empty_like(cells).uniform_(generator=generator)
             variance = scale * scale
             replaced = u < variance / (1 + variance)
             replaced.masked_fill_((cells + others).isnan(), False)
@@ -213,7 +220,7 @@ class _GaussianNoise(nn.Module):
         return changed
 
 
-class _FeatureMasking(nn.Module):
+class _FeatureMasking(DrawsApart):
     instead: torch.Tensor
 
     def __init__(self, bounds, columns):
@@ -225,10 +232,13 @@ class _FeatureMasking(nn.Module):
         # Apart from the state of the module, in which NaN means that training failed.
         self.register_buffer("instead", values, persistent=False)
 
-    def forward(self, x, generator, ids=None):
+    def draws(self, x, generator, first=0):
         rate = draw(x, self.bounds, generator)
-        mask = torch.empty_like(x).uniform_(generator=generator) < rate
-        return torch.where(mask, self.instead, x)
+        return rate, torch.empty_like(x).uniform_(generator=generator)
+
+    def change(self, x, draws):
+        rate, u = draws
+        return torch.where(u < rate, self.instead, x)
 
 
 class _FeatureCorruption(nn.Module):

@@ -236,12 +236,29 @@ class LikelihoodModule(nn.Module):
 
     # For training without autograd.
 
-    def cost_and_slope(self, x, output, factor):
-        """Return the sum of `cost` times a factor, and its derivative by the output.
+    def targets(self, x):
+        """Return what is compared with outputs: by default the rows themselves.
+
+        It is computed for many batches at once, and cut into them by the first axis.
 
         Parameters
         ----------
         x : torch.Tensor of shape (n, n_columns)
+
+        Returns
+        -------
+        torch.Tensor, or tuples of such
+            Each with a first axis of length n.
+        """
+        return x
+
+    def cost_and_slope(self, targets, output, factor):
+        """Return the sum of `cost` times a factor, and its derivative by the output.
+
+        Parameters
+        ----------
+        targets : torch.Tensor, or tuples of such
+            Of n rows.
         output : torch.Tensor of shape (n, n_outputs)
         factor : float or torch.Tensor of shape (n, n_columns)
             Of every cell: 0 where it is to have no share.
@@ -254,6 +271,6 @@ class LikelihoodModule(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no slopes.")
 
-    def log_prob_and_slope(self, x, output, factor):
+    def log_prob_and_slope(self, targets, output, factor):
         """Return the same of `log_prob`; parameters get their gradients, too."""
         raise NotImplementedError(f"{type(self).__name__} has no slopes.")

@@ -185,17 +185,20 @@ class Softmax(LikelihoodModule):
 
         return self._cells(output, draw)
 
-    def cost_and_slope(self, x, output, factor):
-        return self.log_prob_and_slope(x, output, self.inverse_entropy * -factor)
+    def targets(self, x):
+        """Return the places of the levels among the logits, of columns that vary."""
+        return x.index_select(1, self.varying).long().add_(self.start)
 
-    def log_prob_and_slope(self, x, output, factor):
+    def cost_and_slope(self, places, output, factor):
+        return self.log_prob_and_slope(places, output, self.inverse_entropy * -factor)
+
+    def log_prob_and_slope(self, places, output, factor):
         if not self.n_outputs:
             return torch.zeros(()), output
         # All columns at once: sums over the logits of every column are of segments.
         factor = torch.as_tensor(factor)
         if factor.ndim:
             factor = factor.index_select(-1, self.varying)
-        places = x.index_select(1, self.varying).long().add_(self.start)
         segments = self.start.numpy()
         largest = np.maximum.reduceat(output.numpy(), segments, axis=1)
         logits = output - torch.from_numpy(largest).index_select(1, self.column)
@@ -301,12 +304,17 @@ class MergedSoftmax(LikelihoodModule):
             levels[..., j] = torch.where(cells == rare_class, rare, levels[..., j])
         return levels
 
-    def cost_and_slope(self, x, output, factor):
-        return self.softmax.cost_and_slope(self._classes(x)[0], output, factor)
-
-    def log_prob_and_slope(self, x, output, factor):
+    def targets(self, x):
         classes, log_share = self._classes(x)
-        log_prob, slope = self.softmax.log_prob_and_slope(classes, output, factor)
+        return self.softmax.targets(classes), log_share
+
+    def cost_and_slope(self, targets, output, factor):
+        places, _ = targets
+        return self.softmax.cost_and_slope(places, output, factor)
+
+    def log_prob_and_slope(self, targets, output, factor):
+        places, log_share = targets
+        log_prob, slope = self.softmax.log_prob_and_slope(places, output, factor)
         return log_prob + (log_share * factor).sum(), slope
 
     def _classes(self, x):

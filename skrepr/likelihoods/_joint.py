@@ -154,26 +154,29 @@ class JointLikelihood(LikelihoodModule):
     def sample(self, output, generator):
         return self._each(output, lambda module, part: module.sample(part, generator))
 
-    def cost_and_slope(self, x, output, factor):
-        return self._sum(x, output, factor, "cost_and_slope")
+    def targets(self, x):
+        """Return the targets of all modules and, if any, which cells are observed."""
+        observed = ~x.isnan()
+        parts = self._columns_of_parts(torch.where(observed, x, self.fill))
+        calls = zip(self.children(), parts, strict=True)
+        targets = tuple(module.targets(part) for module, part in calls)
+        if not self.has_holes:
+            return (targets,)
+        return targets, tuple(self._columns_of_parts(observed.to(x.dtype)))
 
-    def log_prob_and_slope(self, x, output, factor):
-        return self._sum(x, output, factor, "log_prob_and_slope")
+    def cost_and_slope(self, targets, output, factor):
+        return self._sum("cost_and_slope", output, factor, *targets)
 
-    def _sum(self, x, output, factor, method):
+    def log_prob_and_slope(self, targets, output, factor):
+        return self._sum("log_prob_and_slope", output, factor, *targets)
+
+    def _sum(self, method, output, factor, targets, observed=None):
         """Add up what a method of every module returns first, and join the slopes."""
-        factors = [factor] * len(self.sizes)
-        if self.has_holes:
-            observed = ~x.isnan()
-            x = torch.where(observed, x, self.fill)
-            factors = self._columns_of_parts(observed * factor)
-        calls = zip(
-            self.children(),
-            self._columns_of_parts(x),
-            self._outputs_of_parts(output),
-            factors,
-            strict=True,
-        )
+        factors = [factor] * len(targets)
+        if observed is not None:
+            factors = [part * factor for part in observed]
+        outputs = self._outputs_of_parts(output)
+        calls = zip(self.children(), targets, outputs, factors, strict=True)
         sums, slopes = zip(
             *(getattr(module, method)(*arguments) for module, *arguments in calls),
             strict=True,
