@@ -27,7 +27,7 @@ x = torch.linspace(0.1, 0.9, 24).reshape(4, 6)
     [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
 )
 def test_auto_takes_the_best_device(monkeypatch, cuda, mps, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert resolve_device("auto") == torch.device(expected)
 
@@ -44,6 +44,17 @@ def test_a_missing_device_is_an_error_that_names_the_way_out(monkeypatch, name):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ValueError, match=rf"device='{name}' .* Use device='auto'"):
         resolve_device(name)
+
+
+def test_a_forked_process_has_no_gpu_that_its_parent_has_used(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    assert resolve_device("auto") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"'cuda' .* forked .* Use device='auto'"):
+        resolve_device("cuda")
+    evaluator = for_inference(nn.Linear(3, 2).eval(), "cuda", np.dtype(np.float32))
+    assert evaluator.like.device.type == "cpu"
 
 
 def test_the_name_of_no_device_is_an_error_that_lists_names():

@@ -39,11 +39,7 @@ def resolve_device(device):
         If the name is unknown or there is no such device on this machine.
     """
     if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        if torch.backends.mps.is_available():
-            return torch.device("mps")
-        return torch.device("cpu")
+        return next(filter(_is_present, map(torch.device, ("cuda", "mps", "cpu"))))
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
@@ -52,17 +48,21 @@ def resolve_device(device):
             "'cuda', 'cuda:1' (a second GPU) or 'mps'."
         ) from error
     if not _is_present(resolved):
+        where = "on this machine"
+        if resolved.type == "cuda" and torch.cuda._is_in_bad_fork():
+            where = "in a process forked from one that has used it"
         raise ValueError(
-            f"device={device!r} was asked for, but torch finds no such device on this "
-            "machine. Use device='auto' to take the best one there is, or "
-            "device='cpu'."
+            f"device={device!r} was asked for, but torch finds no such device {where}. "
+            "Use device='auto' to take the best one there is, or device='cpu'."
         )
     return resolved
 
 
 def _is_present(device):
     if device.type == "cuda":
-        return (device.index or 0) < torch.cuda.device_count()
+        # Torch cannot use a GPU in a process forked from one that has used it.
+        is_usable = not torch.cuda._is_in_bad_fork()
+        return is_usable and (device.index or 0) < torch.cuda.device_count()
     if device.type == "mps":
         return torch.backends.mps.is_available()
     return device.type == "cpu"
