@@ -748,6 +748,15 @@ def test_a_fit_does_not_see_the_settings_of_torch(transformer, X, early_stopping
         pickle.loads(pickle.dumps(fitted))
 
 
+def test_a_fit_to_categories_and_holes_does_not_see_the_default_device(
+    transformer, mixed
+):
+    expected = outputs(clone(transformer).fit(mixed), mixed)
+    with torch.device("meta"):
+        fitted = transformer.fit(mixed)
+        assert_same(outputs(fitted, mixed), expected)
+
+
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 @pytest.mark.parametrize("setting", list(SETTINGS)[:3])
 def test_samples_do_not_see_the_settings_of_torch(X, likelihood, setting):

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skrepr._columns._libraries import is_frame
 from skrepr._sklearn import Interval, StrOptions
-from skrepr._training._inference import resolve_device, run
+from skrepr._training._inference import made_on, resolve_device, run
 from skrepr._training._loop import Trainer, train
 from skrepr._training._random import Seeded, generators
 from skrepr._training._samplers import EvenSplit
@@ -92,9 +92,10 @@ class BaseTorchEstimator(TakesParts):
                 module = self._build_module(table.columns)
             module.check(all_rows)
             self._before_training(module, matrix, targets, training)
-        stopped = self._train(
-            module, matrix, targets, training, validation, device, generator
-        )
+        with made_on(device):
+            stopped = self._train(
+                module, matrix, targets, training, validation, device, generator
+            )
         with torch.device("cpu"):
             self._after_training(rows, seed)
         return stopped

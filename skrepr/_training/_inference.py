@@ -68,6 +68,24 @@ def _is_present(device):
     return device.type == "cpu"
 
 
+def made_on(device):
+    """Return a context in which new tensors lie on a device, whatever the user has set.
+
+    It costs every operation a call, so it does nothing where the user has set nothing:
+    tensors that do not say their device are single numbers, which the CPU may hold.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    context manager
+    """
+    is_set = torch.empty(0).device.type != "cpu"
+    return device if is_set else nullcontext()
+
+
 class Evaluator:
     """A copy of a fitted module, in the precision and on the device of its inputs.
 
