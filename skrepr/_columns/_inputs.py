@@ -91,8 +91,7 @@ class Inputs(nn.Module):
     n_levels: torch.Tensor
     start: torch.Tensor
     class_of: torch.Tensor
-    hot_place: torch.Tensor
-    hot_class: torch.Tensor
+    hot: torch.Tensor
 
     def __init__(self, columns):
         super().__init__()
@@ -108,25 +107,29 @@ class Inputs(nn.Module):
         self.width = len(numeric)
         # The classes of all levels in turn, those of a column before one that stands
         # for what is missing.
-        class_of, hot, widths = [], [], {}
+        class_of, hot, n_hot, widths = [], [], 0, {}
         all_classes = columns.classes
         for place, j in enumerate(categorical.tolist()):
             classes, occurs = all_classes[j], columns.counts[j] > 0
             n_classes = int(classes.max()) + 1
             class_of.append(np.append(np.where(occurs, classes, n_classes), n_classes))
-            occurring = np.unique(classes[occurs]).tolist()
+            occurring = np.unique(classes[occurs])
+            # The input of every class; at -1, which is cut off, for what has none.
+            hot_of_class = np.full(n_classes + 1, -1)
             if len(occurring) <= MAX_FEW_LEVELS:
-                hot += [(place, c) for c in occurring]
+                hot_of_class[occurring] = n_hot + np.arange(len(occurring))
+                n_hot += len(occurring)
             else:
                 widths[place] = n_classes, _embedding_width(n_classes)
+            hot.append(hot_of_class[class_of[-1]])
         start = np.cumsum([0, *map(len, class_of)])[:-1]
         self.register_buffer("start", torch.as_tensor(start))
         joined = np.concatenate([np.empty(0, int), *class_of])
         self.register_buffer("class_of", torch.as_tensor(joined))
-        hot_place, hot_class = np.array(hot, int).reshape(-1, 2).T
-        self.register_buffer("hot_place", torch.as_tensor(hot_place.copy()))
-        self.register_buffer("hot_class", torch.as_tensor(hot_class.copy()))
-        self.width += len(hot)
+        hot = np.concatenate([np.empty(0, int), *hot])
+        self.register_buffer("hot", torch.as_tensor(np.where(hot < 0, n_hot, hot)))
+        self.n_hot = n_hot
+        self.width += n_hot
         self.vector_columns = []
         for place, (n_classes, width) in widths.items():
             name = f"vectors_{categorical[place]}"
@@ -139,12 +142,12 @@ class Inputs(nn.Module):
         self.width += len(with_holes)
 
     def forward(self, x):
-        classes = self.classes(x)
+        places = self._places(x)
         vectors = [
-            F.embedding(classes[:, place], table, len(table) - 1)
+            F.embedding(self.class_of.take(places[:, place]), table, len(table) - 1)
             for table, place, _ in self._vectors()
         ]
-        return self._join(x, classes, vectors)
+        return self._join(x, places, vectors)
 
     def read_without_vectors(self, x):
         """Return the inputs, 0 in the place of vectors, and the classes of the cells.
@@ -157,38 +160,40 @@ class Inputs(nn.Module):
         -------
         inputs : torch.Tensor of shape (n, width)
         classes : torch.Tensor of shape (n, n_categorical)
+            To be given to `put_vectors` and `backward`.
         """
-        classes = self.classes(x)
+        places = self._places(x)
         blanks = [
-            x.new_zeros(len(x), place.stop - place.start)
-            for *_, place in self.vector_columns
+            x.new_zeros(len(x), inputs.stop - inputs.start)
+            for *_, inputs in self.vector_columns
         ]
-        return self._join(x, classes, blanks), classes
+        return self._join(x, places, blanks), self.class_of.take(places)
 
     def put_vectors(self, inputs, classes):
         """Write the vectors of the classes into their places among the inputs."""
         for table, place, place_of_inputs in self._vectors():
             inputs[:, place_of_inputs] = table.index_select(0, classes[:, place])
 
-    def classes(self, x):
-        """Return the classes of the categorical columns' cells, (n, n_categorical)."""
-        codes = x.index_select(1, self.categorical)
-        codes = torch.where(codes.isnan(), self.n_levels, codes).long()
-        return self.class_of.take(codes.add_(self.start))
-
     def _vectors(self):
-        """List the vectors with the places that `vector_columns` says."""
+        """List the vectors, each with the places that `vector_columns` says."""
         return [
             (getattr(self, name), *places) for name, *places in self.vector_columns
         ]
 
-    def _join(self, x, classes, vectors):
-        """Return the inputs (n, width) for rows x with these classes and vectors."""
+    def _places(self, x):
+        """Return where the cells' levels are among those of all columns."""
+        codes = x.index_select(1, self.categorical)
+        codes = torch.where(codes.isnan(), self.n_levels, codes).long()
+        return codes.add_(self.start)
+
+    def _join(self, x, places, vectors):
+        """Return the inputs (n, width) for rows x, given places and vectors."""
         numbers = x.index_select(1, self.numeric)
         inputs = [torch.where(numbers.isnan(), self.mean, numbers)]
-        if len(self.hot_place):
-            is_hot = classes.index_select(1, self.hot_place) == self.hot_class
-            inputs.append(is_hot.to(x.dtype))
+        if self.n_hot:
+            hot = x.new_zeros(len(x), self.n_hot + 1)
+            hot.scatter_(1, self.hot.take(places), 1.0)
+            inputs.append(hot[:, :-1])
         inputs += vectors
         if len(self.with_holes):
             inputs.append(x.index_select(1, self.with_holes).isnan().to(x.dtype))

@@ -5,6 +5,8 @@ import torch
 
 from skrepr.likelihoods._base import LikelihoodModule
 
+_MIN_TOTAL = 1e-30  # of the odds of a column's levels, in float32
+
 
 class Softmax(LikelihoodModule):
     """The probabilities of the levels of categorical columns, from logits.
@@ -199,12 +201,18 @@ class Softmax(LikelihoodModule):
         factor = torch.as_tensor(factor)
         if factor.ndim:
             factor = factor.index_select(-1, self.varying)
-        segments = self.start.numpy()
-        largest = np.maximum.reduceat(output.numpy(), segments, axis=1)
-        logits = output - torch.from_numpy(largest).index_select(1, self.column)
+        logits, segments = output, self.start.numpy()
+        odds = logits.exp()
+        with np.errstate(over="ignore"):
+            total = np.add.reduceat(odds.numpy(), segments, axis=1)
+        if not _MIN_TOTAL < total.min() <= total.max() < 1 / _MIN_TOTAL:
+            # Few logits are that far from 0; to look for the largest takes time.
+            largest = np.maximum.reduceat(output.numpy(), segments, axis=1)
+            logits = output - torch.from_numpy(largest).index_select(1, self.column)
+            odds = logits.exp()
+            total = np.add.reduceat(odds.numpy(), segments, axis=1)
+        total = torch.from_numpy(total)
         of_levels = logits.gather(1, places)
-        odds = logits.exp_()
-        total = torch.from_numpy(np.add.reduceat(odds.numpy(), segments, axis=1))
         log_prob = of_levels.sub_(total.log()).mul_(factor).sum()
         slope = odds.mul_((-factor / total).index_select(1, self.column))
         slope.scatter_add_(1, places, factor.expand(places.shape))

@@ -194,7 +194,9 @@ class JointLikelihood(LikelihoodModule):
 
     def _outputs_of_parts(self, output):
         """Split a decoder's output (..., n_outputs) by the modules."""
-        return output[..., : sum(self.sizes)].split(self.sizes, dim=-1)
+        if output.shape[-1] > sum(self.sizes):  # nothing varies
+            output = output[..., :0]
+        return output.split(self.sizes, dim=-1)
 
     def _parts(self):
         return zip(self.children(), self.positions, strict=True)
