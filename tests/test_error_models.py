@@ -2,6 +2,9 @@
 
 import copy
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -467,3 +470,30 @@ def test_a_rare_category_is_strange_even_where_it_is_reconstructed():
     ae = make(augmentation=None, max_iter=200, categorical_features=[6, 7]).fit(X)
     scores = ae.score_samples(X)
     assert roc_auc_score(codes, -scores) > 0.95
+
+
+@pytest.mark.parametrize("n", [20, 200])  # fewer rows than errors, and more
+def test_threads_take_turns_at_the_first_inverse(monkeypatch, n):
+    """As torch asks for on a GPU, where the first one loads its linear algebra."""
+    X = np.random.default_rng(0).normal(size=(n, 20))
+    X[::3, 1] = np.nan
+    fitted = [make(max_iter=1, random_state=seed).fit(X) for seed in range(4)]
+    expected = [copy.deepcopy(ae).score_samples(X) for ae in fitted]
+    loading, loaded = threading.Lock(), threading.Event()
+
+    def loading_first(function):
+        def replaced(*args):
+            if not loaded.is_set():
+                assert loading.acquire(blocking=False)
+                time.sleep(0.1)
+                loaded.set()
+            return function(*args)
+
+        return replaced
+
+    for name in ("inv", "eigh"):
+        function = getattr(torch.linalg, name)
+        monkeypatch.setattr(torch.linalg, name, loading_first(function))
+    with ThreadPoolExecutor(4) as pool:
+        scores = list(pool.map(lambda ae: ae.score_samples(X), fitted))
+    assert_array_equal(scores, expected)

@@ -7,13 +7,15 @@ import torch
 
 from skrepr._blocks import blocks
 from skrepr._sklearn import Interval
-from skrepr._training._threads import matmul
+from skrepr._training._threads import ProcessLock, matmul
 from skrepr.error_models._base import MIN_SPREAD, ErrorModel, mean_and_std
 from skrepr.error_models._holes import AdjustedForHoles, RelativeSums
 
 # Of rows with holes.
 _MAX_CELLS = 2**20  # of the matrices of patterns that are computed at once
 _NO_CORRELATIONS = 0.999  # shrinkage that leaves none
+
+_lock = ProcessLock()
 
 
 class Covariance(ErrorModel, name="covariance"):
@@ -163,9 +165,13 @@ class _Covariance(AdjustedForHoles):
 
     @property
     def _inverse(self):
-        if self._cached is None:
-            kind = _LowRankInverse if len(self.right) else _DenseInverse
-            self._cached = kind(self)
+        with _lock:
+            if self._cached is None:
+                # For a GPU torch loads its linear algebra at the first call, and fails
+                # where two threads make it at once.
+                torch.linalg.inv(self.left.new_ones(1, 1))
+                kind = _LowRankInverse if len(self.right) else _DenseInverse
+                self._cached = kind(self)
         return self._cached
 
     def _complete(self, vectors):
