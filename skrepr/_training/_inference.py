@@ -49,7 +49,8 @@ def resolve_device(device):
         ) from error
     if not _is_present(resolved):
         where = "on this machine"
-        if resolved.type == "cuda" and torch.cuda._is_in_bad_fork():
+        is_there = resolved.type == "cuda" and torch.cuda.device_count() > 0
+        if is_there and torch.cuda._is_in_bad_fork():
             where = "in a process forked from one that has used it"
         raise ValueError(
             f"device={device!r} was asked for, but torch finds no such device {where}. "
