@@ -634,14 +634,30 @@ def rare_levels(n_frequent=17):
     encoded = schema.read(X, "")
     table = Table.fit(encoded, standardize=True, schema=schema)
     module = build_likelihood(Gaussian(), table.columns).double()
-    return module, torch.from_numpy(table.to_matrix(encoded))
+    return module.requires_grad_(False), torch.from_numpy(table.to_matrix(encoded))
+
+
+def outputs_of(module, logits, *shape):
+    """Return outputs for which the levels of the large column have these logits."""
+    with torch.no_grad():
+        module.get_submodule("part_0.softmax.logits").bias_0.copy_(logits)
+    return torch.zeros(*shape, module.n_outputs, dtype=float)
+
+
+def test_columns_of_many_levels_have_a_vector_whose_levels_start_by_frequency():
+    module, x = rare_levels()
+    assert module.n_outputs == 3 + 8  # 1.6 * 18 ** 0.56 = 8.07
+    zeros = torch.zeros(len(x), module.n_outputs, dtype=float)
+    shares = module.log_prob(x, zeros)[:, 0].exp()
+    assert_allclose(shares[:170], 10 / 179, rtol=1e-6)
+    assert_allclose(shares[170:], [*[1 / 179] * 3, *[2 / 179] * 6], rtol=1e-6)
+    assert_allclose(module.log_prob(x, zeros)[:, 2].exp(), 1 / 3)
 
 
 def test_rare_levels_share_an_output_by_their_frequencies():
     module, x = rare_levels()
-    assert module.n_outputs == 3 + 18
     logits = torch.linspace(-1, 1, 18, dtype=float)
-    output = torch.cat([torch.zeros(3, dtype=float), logits]).repeat(len(x), 1)
+    output = outputs_of(module, logits, len(x))
     probabilities = logits.softmax(0)
     codes = torch.arange(23).repeat(len(x), 1).T
     every_level = torch.stack([codes[:, 0], 0 * codes[:, 0], 0 * codes[:, 0]], 1)
@@ -696,8 +712,9 @@ def test_a_column_of_one_category_of_many_that_are_declared_is_certain():
 
 def test_rare_levels_are_drawn_by_their_frequencies():
     module, _ = rare_levels()
-    output = torch.zeros(20_000, module.n_outputs, dtype=float)
-    output[:, -1] = np.log(17)  # the rare have one half
+    logits = torch.zeros(18)
+    logits[-1] = np.log(17)  # the rare have one half
+    output = outputs_of(module, logits, 20_000)
     draws = module.sample(output, torch.Generator().manual_seed(0)).long()
     shares = torch.bincount(draws[:, 0], minlength=23) / len(draws)
     assert_allclose(shares[:17], 0.5 / 17, atol=0.006)
@@ -712,8 +729,7 @@ def test_the_most_probable_level_may_be_rare(share, expected):
     probabilities = torch.full((18,), (1 - share) / 34)
     probabilities[3] += (1 - share) / 2
     probabilities[17] = share  # levels 20 to 22 have two of its nine rows
-    output = torch.zeros(4, 5, module.n_outputs, dtype=float)
-    output[..., 3:] = probabilities.log()
+    output = outputs_of(module, probabilities.log(), 4, 5)
     assert (module.mean(output)[..., 0] == expected).all()
     weights = torch.full((4, 5), 0.25, dtype=float)
     assert (module.average(output, weights)[:, 0] == expected).all()

@@ -120,7 +120,7 @@ class Inputs(nn.Module):
                 hot_of_class[occurring] = n_hot + np.arange(len(occurring))
                 n_hot += len(occurring)
             else:
-                widths[place] = n_classes, _embedding_width(n_classes)
+                widths[place] = n_classes, vector_width(n_classes)
             hot.append(hot_of_class[class_of[-1]])
         start = np.cumsum([0, *map(len, class_of)])[:-1]
         self.register_buffer("start", torch.as_tensor(start))
@@ -216,6 +216,6 @@ class Inputs(nn.Module):
             table.grad = gradient
 
 
-def _embedding_width(n_classes):
+def vector_width(n_classes):
     width = round(_EMBEDDING_FACTOR * n_classes**_EMBEDDING_EXPONENT)
     return min(width, _MAX_EMBEDDING_WIDTH)

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from skrepr.likelihoods._base import LikelihoodModule
+from skrepr.likelihoods._logits import Logits
 
 _MIN_TOTAL = 1e-30  # of the odds of a column's levels, in float32
 
@@ -24,7 +25,7 @@ class Softmax(LikelihoodModule):
     Attributes
     ----------
     n_outputs : int
-        Of logits for a row.
+        Of the decoder for a row, see `Logits`.
     """
 
     inverse_entropy: torch.Tensor
@@ -44,8 +45,9 @@ class Softmax(LikelihoodModule):
             (n, varies[columns.n_levels[varies] == n].tolist())
             for n in np.unique(columns.n_levels[varies]).tolist()
         ]
-        self.n_outputs = sum(n * len(positions) for n, positions in self.groups)
         grouped = [j for _, positions in self.groups for j in positions]
+        self.logits = Logits([columns.counts[j] for j in grouped])
+        self.n_outputs = self.logits.n_outputs
         entropy = np.ones(len(columns))
         diversity = np.ones(len(columns))
         frequencies = columns.frequencies
@@ -198,17 +200,17 @@ class Softmax(LikelihoodModule):
         if not self.n_outputs:
             return torch.zeros(()), output
         # All columns at once: sums over the logits of every column are of segments.
+        logits, segments = self.logits(output), self.start.numpy()
         factor = torch.as_tensor(factor)
         if factor.ndim:
             factor = factor.index_select(-1, self.varying)
-        logits, segments = output, self.start.numpy()
         odds = logits.exp()
         with np.errstate(over="ignore"):
             total = np.add.reduceat(odds.numpy(), segments, axis=1)
         if not _MIN_TOTAL < total.min() <= total.max() < 1 / _MIN_TOTAL:
             # Few logits are that far from 0; to look for the largest takes time.
-            largest = np.maximum.reduceat(output.numpy(), segments, axis=1)
-            logits = output - torch.from_numpy(largest).index_select(1, self.column)
+            largest = np.maximum.reduceat(logits.numpy(), segments, axis=1)
+            logits = logits - torch.from_numpy(largest).index_select(1, self.column)
             odds = logits.exp()
             total = np.add.reduceat(odds.numpy(), segments, axis=1)
         total = torch.from_numpy(total)
@@ -216,17 +218,17 @@ class Softmax(LikelihoodModule):
         log_prob = of_levels.sub_(total.log()).mul_(factor).sum()
         slope = odds.mul_((-factor / total).index_select(1, self.column))
         slope.scatter_add_(1, places, factor.expand(places.shape))
-        return log_prob, slope
+        return log_prob, self.logits.backward(output, slope)
 
     def _cells(self, output, function, shape=None):
         """Put the values of a function of the logits of columns into their places."""
         shape = output.shape[:-1] if shape is None else shape
-        cells, start = [], 0
+        cells, start, logits = [], 0, self.logits(output)
         for n, positions in self.groups:
             stop = start + n * len(positions)
-            logits = output[..., start:stop].unflatten(-1, (len(positions), n))
+            of_group = logits[..., start:stop].unflatten(-1, (len(positions), n))
             share = self.share[start:stop].view(len(positions), n)
-            cells.append(function(logits, positions, share))
+            cells.append(function(of_group, positions, share))
             start = stop
         if self.n_certain:
             cells.append(output.new_zeros(*shape, self.n_certain))
