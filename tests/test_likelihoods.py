@@ -654,6 +654,27 @@ def test_columns_of_many_levels_have_a_vector_whose_levels_start_by_frequency():
     assert_allclose(module.log_prob(x, zeros)[:, 2].exp(), 1 / 3)
 
 
+@pytest.mark.parametrize("size", [1.0, 60.0, 1e3, 1e6])
+def test_slopes_of_categories_are_those_of_autograd_however_large_logits_are(size):
+    module, x = rare_levels()
+    module = module.float().requires_grad_(True)
+    rng = np.random.default_rng(0)
+    output = rng.normal(size=(len(x), module.n_outputs)) * size
+    output = torch.from_numpy(output).float().requires_grad_(True)
+    expected = module.log_prob(x.float(), output).sum() / len(x)
+    expected.backward()
+    gradients = {name: p.grad for name, p in module.named_parameters()}
+    assert gradients
+    module.zero_grad()
+    with torch.no_grad():
+        targets = module.targets(x.float())
+        found, slope = module.log_prob_and_slope(targets, output, 1 / len(x))
+    assert_allclose(found, expected.detach(), rtol=1e-5)
+    assert_allclose(slope, output.grad, rtol=1e-4, atol=1e-7)
+    for name, p in module.named_parameters():
+        assert_allclose(p.grad, gradients[name], rtol=1e-4, atol=1e-6 * size)
+
+
 def test_rare_levels_share_an_output_by_their_frequencies():
     module, x = rare_levels()
     logits = torch.linspace(-1, 1, 18, dtype=float)

@@ -14,7 +14,7 @@ from torch import nn
 
 from skrepr import AutoencoderTransformer, ContrastiveTransformer, VAETransformer
 from skrepr._training._optimizer import Parameters
-from skrepr._training._threads import one_thread, threads_for
+from skrepr._training._threads import one_thread, subnormals_flushed, threads_for
 from skrepr.backbones import MLP
 
 ESTIMATORS = [AutoencoderTransformer, VAETransformer, ContrastiveTransformer]
@@ -22,6 +22,36 @@ ESTIMATORS = [AutoencoderTransformer, VAETransformer, ContrastiveTransformer]
 
 def rows():
     return np.random.default_rng(0).normal(size=(150, 6))
+
+
+def is_flushing():
+    return (torch.tensor(1e-38) * 0.1).item() == 0
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_training_flushes_what_a_processor_is_slow_with_and_nothing_else_does(before):
+    if not torch.set_flush_denormal(before):
+        assert not is_flushing()  # a processor that cannot
+        return
+    try:
+        found = []
+
+        class Watched(nn.Module):
+            def forward(self, x, generator, ids=None):
+                found.append(is_flushing())
+                return x
+
+        AutoencoderTransformer(
+            2, augmentation=lambda x, g: Watched()(x, g), max_iter=1
+        ).fit(rows())
+        assert found
+        assert found[-1]
+        assert is_flushing() == before
+        with pytest.raises(KeyError), subnormals_flushed():
+            raise KeyError
+        assert is_flushing() == before
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def mlp(*sizes):

@@ -126,8 +126,9 @@ class Inputs(nn.Module):
         self.register_buffer("start", torch.as_tensor(start))
         joined = np.concatenate([np.empty(0, int), *class_of])
         self.register_buffer("class_of", torch.as_tensor(joined))
-        hot = np.concatenate([np.empty(0, int), *hot])
-        self.register_buffer("hot", torch.as_tensor(np.where(hot < 0, n_hot, hot)))
+        hot_of = np.concatenate([np.empty(0, int), *hot])
+        hot_of[hot_of < 0] = n_hot
+        self.register_buffer("hot", torch.as_tensor(hot_of))
         self.n_hot = n_hot
         self.width += n_hot
         self.vector_columns = []
@@ -176,9 +177,7 @@ class Inputs(nn.Module):
 
     def _vectors(self):
         """List the vectors, each with the places that `vector_columns` says."""
-        return [
-            (getattr(self, name), *places) for name, *places in self.vector_columns
-        ]
+        return [(getattr(self, name), *places) for name, *places in self.vector_columns]
 
     def _places(self, x):
         """Return where the cells' levels are among those of all columns."""

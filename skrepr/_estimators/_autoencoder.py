@@ -60,7 +60,7 @@ class AutoencoderModule(DecodingModule):
         return torch.where(chosen, with_holes, self._augmented(x, draws))
 
     def _draw_augmented(self, x, generator, first):
-        """Draw what `_augmented` needs: of a user's augmentation its rows themselves."""
+        """Draw what `_augmented` needs: of a user's augmentation, the changed rows."""
         if self.augment is None:
             return ()
         if isinstance(self.augment, DrawsApart):
@@ -77,7 +77,7 @@ class AutoencoderModule(DecodingModule):
         return changed
 
     def _draw_hidden(self, x, generator):
-        """Draw which cells to hide and of which rows; if there is noise, of one in two."""
+        """Draw which cells to hide, and of which rows: of one in two beside noise."""
         rate = x.new_empty(len(x), 1).uniform_(0, _MAX_HIDDEN, generator=generator)
         hidden = torch.empty_like(x).uniform_(generator=generator) < rate
         if self.augment is None:

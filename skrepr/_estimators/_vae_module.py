@@ -89,7 +89,8 @@ class VAEModule(DecodingModule):
         return {"reconstruction": -log_prob.sum() / len(x), "kl": kl}
 
     def draws(self, x, generator, first=0):
-        hidden, n, k = (), len(x), len(self.categorical)
+        hidden: tuple = ()
+        n, k = len(x), len(self.categorical)
         if k:  # Hide one category, on average, of every second row.
             row = torch.rand(n, 1, generator=generator, device=x.device) < 0.5
             cell = torch.rand(n, k, generator=generator, device=x.device) < 1 / k

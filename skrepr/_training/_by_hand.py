@@ -44,7 +44,7 @@ class PreparedBatch(NamedTuple):
     inputs : torch.Tensor of shape (n, n_inputs)
         What the encoder's network reads.
     classes : torch.Tensor of shape (n, n_categorical) or None
-        Of the cells the encoder is shown, where it reads vectors that are learned.
+        Of the cells that the encoder is shown, for vectors that are learned.
     targets : torch.Tensor, or tuples of such
         What the likelihood makes of the rows.
     factor : float
@@ -99,7 +99,7 @@ class Pass:
         list of PreparedBatch
         """
         firsts = np.cumsum([0, *sizes[:-1]])
-        # Batch by batch, so that the random numbers do not depend on how many there are.
+        # Batch by batch: the numbers must not depend on how many are prepared at once.
         drawn = [
             self.module.draws(rows, generator, int(first))
             for rows, first in zip(x.split(sizes), firsts, strict=True)
@@ -109,19 +109,18 @@ class Pass:
             for of_batches in zip(*drawn, strict=True)
         )
         shown = self.module.shown(x, draws)
-        classes = None
         if self.reader is None:
-            inputs = self.module.encoder.read(shown)
+            inputs, classes = self.module.encoder.read(shown), None
         else:
             inputs, classes = self.reader.read_without_vectors(shown)
         return list(
             map(
                 PreparedBatch,
                 inputs.split(sizes),
-                classes.split(sizes) if self.has_vectors else [None] * len(sizes),
+                _split(classes, sizes),
                 _split(self.likelihood.targets(x), sizes),
                 self._factors(x, sizes, firsts),
-                [None] * len(sizes) if noise is None else noise.split(sizes),
+                _split(noise, sizes),
             )
         )
 
@@ -208,8 +207,10 @@ class EvidencePass(Pass):
         return [1 / size for size in sizes]
 
 
-def _split(targets, sizes):
-    """Cut a tensor, or all of nested tuples, into batches of rows."""
-    if isinstance(targets, torch.Tensor):
-        return targets.split(sizes)
-    return list(zip(*(_split(part, sizes) for part in targets), strict=True))
+def _split(tensors, sizes):
+    """Cut a tensor, or all of nested tuples, into batches of rows; None stays None."""
+    if tensors is None:
+        return [None] * len(sizes)
+    if isinstance(tensors, torch.Tensor):
+        return tensors.split(sizes)
+    return list(zip(*(_split(part, sizes) for part in tensors), strict=True))

@@ -17,6 +17,7 @@ from skrepr._training._optimizer import Parameters
 from skrepr._training._random import Seeded, may_draw
 from skrepr._training._sources import Batch
 from skrepr._training._stacks import find_stacks
+from skrepr._training._threads import subnormals_flushed
 from skrepr.exceptions import TrainingError
 
 _WARMUP = 0.1  # share of the steps in which the learning rate rises
@@ -117,7 +118,8 @@ class Trainer:
         self.parameters.zero_grad()
         with self.seeded(self.generator):
             if self._by_hand is None:
-                terms = self.module.loss(Batch(*batch, progress, self.generator))
+                x, y, index = batch
+                terms = self.module.loss(Batch(x, y, index, progress, self.generator))
                 _total(terms).backward()
                 terms = {name: term.detach() for name, term in terms.items()}
             else:
@@ -214,6 +216,7 @@ def train(
     stopped: BaseException | None = None
     with (
         trainer.parameters.at_work(len(source) / len(sampler)),
+        subnormals_flushed(),
         tqdm(
             total=n_steps, desc=name, unit="step", disable=verbose != 1, leave=False
         ) as bar,

@@ -213,10 +213,10 @@ class Softmax(LikelihoodModule):
             logits = logits - torch.from_numpy(largest).index_select(1, self.column)
             odds = logits.exp()
             total = np.add.reduceat(odds.numpy(), segments, axis=1)
-        total = torch.from_numpy(total)
+        totals = torch.from_numpy(total)
         of_levels = logits.gather(1, places)
-        log_prob = of_levels.sub_(total.log()).mul_(factor).sum()
-        slope = odds.mul_((-factor / total).index_select(1, self.column))
+        log_prob = of_levels.sub_(totals.log()).mul_(factor).sum()
+        slope = odds.mul_((-factor / totals).index_select(1, self.column))
         slope.scatter_add_(1, places, factor.expand(places.shape))
         return log_prob, self.logits.backward(output, slope)
 

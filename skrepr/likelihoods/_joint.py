@@ -158,8 +158,10 @@ class JointLikelihood(LikelihoodModule):
         """Return the targets of all modules and, if any, which cells are observed."""
         observed = ~x.isnan()
         parts = self._columns_of_parts(torch.where(observed, x, self.fill))
-        calls = zip(self.children(), parts, strict=True)
-        targets = tuple(module.targets(part) for module, part in calls)
+        modules: Any = self.children()
+        targets = tuple(
+            module.targets(part) for module, part in zip(modules, parts, strict=True)
+        )
         if not self.has_holes:
             return (targets,)
         return targets, tuple(self._columns_of_parts(observed.to(x.dtype)))

@@ -56,7 +56,7 @@ class Logits(nn.Module):
         return torch.cat([few, *large], -1)
 
     def backward(self, outputs, slope):
-        """Return the derivative of the loss by the outputs; weights get their gradients.
+        """Return the derivative of the loss by the outputs, and keep the gradients.
 
         Parameters
         ----------
