@@ -50,7 +50,13 @@ def test_training_flushes_what_a_processor_is_slow_with_and_nothing_else_does(be
         with pytest.raises(KeyError), subnormals_flushed():
             raise KeyError
         assert is_flushing() == before
+        torch.set_default_dtype(torch.float64)  # in which 1e-39 is no such number
+        with subnormals_flushed():
+            pass
+        torch.set_default_dtype(torch.float32)
+        assert is_flushing() == before
     finally:
+        torch.set_default_dtype(torch.float32)
         torch.set_flush_denormal(False)
 
 

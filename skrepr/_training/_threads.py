@@ -77,7 +77,8 @@ def subnormals_flushed():
     A processor needs many times as long for them, and training comes to them: as slopes
     of what is certain, and as moments of weights that have no gradient any more.
     """
-    was_on = float(torch.tensor(1e-38) * 0.1) == 0
+    small = torch.tensor(1e-38, dtype=torch.float32, device="cpu")
+    was_on = float(small * 0.1) == 0
     torch.set_flush_denormal(True)
     try:
         yield
