@@ -3,9 +3,9 @@
     python benchmarks/speed.py [--only SECTION ...] [--repeats N]
 
 Contenders take turns, and times are medians over the repeats, of what is quick over a
-multiple of them (peak memory is the largest): on a machine that is shared, ratios in a
-table mean more than its times. "Limit" is the time of the matrix products alone, with
-the shapes of a step and by the faster of torch and NumPy.
+multiple of them, of searches over a third (peak memory is the largest): on a machine
+that is shared, ratios in a table mean more than its times. "Limit" is the time of the
+matrix products alone, with the shapes of a step and by the faster of torch and NumPy.
 
 Sections: fit (the same network, data, batches, number of steps and optimiser for all),
 busy (the same while another process keeps a core busy), defaults (each estimator as it

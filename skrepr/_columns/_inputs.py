@@ -216,5 +216,6 @@ class Inputs(nn.Module):
 
 
 def vector_width(n_classes):
+    """Return the length of the vectors of a column with so many classes of levels."""
     width = round(_EMBEDDING_FACTOR * n_classes**_EMBEDDING_EXPONENT)
     return min(width, _MAX_EMBEDDING_WIDTH)

@@ -41,6 +41,7 @@ class Logits(nn.Module):
         self.n_logits = [n_few, *map(len, large)]
         self.n_outputs_of = [n_few, *widths]
         self.n_outputs = sum(self.n_outputs_of)
+        self.n_large = len(large)
         for i, (each, width) in enumerate(zip(large, widths, strict=True)):
             weight = torch.randn(len(each), width) / width**0.5
             self.register_parameter(f"weight_{i}", nn.Parameter(weight))
@@ -48,7 +49,7 @@ class Logits(nn.Module):
 
     def forward(self, outputs):
         """Map outputs (..., n_outputs) to logits (..., n_logits)."""
-        if not self._parameters:
+        if not self.n_large:
             return outputs
         few, *vectors = outputs.split(self.n_outputs_of, -1)
         maps = zip(vectors, self._maps(), strict=True)
@@ -68,7 +69,7 @@ class Logits(nn.Module):
         -------
         torch.Tensor of shape (n, n_outputs)
         """
-        if not self._parameters:
+        if not self.n_large:
             return slope
         _, *vectors = outputs.split(self.n_outputs_of, -1)
         few, *large = slope.split(self.n_logits, -1)
@@ -81,8 +82,10 @@ class Logits(nn.Module):
 
     def _maps(self):
         """List weight and bias of every large column."""
-        parameters = list(self._parameters.values())
-        return list(zip(parameters[::2], parameters[1::2], strict=True))
+        return [
+            (getattr(self, f"weight_{i}"), getattr(self, f"bias_{i}"))
+            for i in range(self.n_large)
+        ]
 
 
 def _log_frequencies(counts):
